@@ -1,0 +1,1 @@
+"""Thin Kubeflow Pipelines components, one per file; each calls one stage of `glintru_model`."""

@@ -1,0 +1,1 @@
+"""Interaction logs in, item sequences out."""

@@ -1,0 +1,1 @@
+"""Full ranking, metrics, baselines and their reports."""

@@ -1,0 +1,1 @@
+"""What is registered: the served model and the registry's rules."""

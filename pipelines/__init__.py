@@ -1,0 +1,1 @@
+"""The DAG: how the components fit together, how it is compiled, run locally and submitted."""
