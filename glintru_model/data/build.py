@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from glintru_model.config import SequencesConfig
 from glintru_model.data.engine import open_engine
-from glintru_model.data.files import new_directory, read_json, write_json
 from glintru_model.data.hashing import hash_batches
 from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, VOCABULARY_FILE, Int32Array, Int64Array
 from glintru_model.data.splitting import assign_parts
 from glintru_model.errors import DataError
+from glintru_model.files import atomic_directory, read_json, write_json
 
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"
@@ -54,7 +54,7 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
     source = interactions_dir / INTERACTIONS_FILE
     if not source.is_file():
         raise DataError(f"{source}: no such file, expected the output of ingest")
-    with new_directory(output_dir) as temporary, open_engine(temporary / "spill") as connection:
+    with atomic_directory(output_dir) as temporary, open_engine(temporary / "spill") as connection:
         try:
             _order_events(connection, source)
             split = assign_parts(connection, config)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from glintru_model.data.files import read_json
 from glintru_model.errors import DataError
+from glintru_model.files import read_json
 
 PADDING_ID = 0
 SEQUENCES_FILE = "sequences.arrow"
