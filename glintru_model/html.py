@@ -6,11 +6,12 @@ repaint them when it changes between light and dark.
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from glintru_model.files import write_text
 
 _DASH = "\N{EN DASH}"
 _DEFAULT_PLOT_HEIGHT = 340
@@ -112,14 +113,12 @@ class Page:
         )
 
     def write(self, path: Path) -> None:
-        """Write the page; an interrupted write leaves the old file as it was."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self.render(), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write the page, whole or not at all.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        write_text(path, self.render())
 
 
 def format_number(value: float) -> str:
