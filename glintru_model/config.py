@@ -188,12 +188,16 @@ class ModelsConfig(Frozen):
 
 
 class TuningConfig(Frozen):
-    """One study per model: `num_trials` in all, shared by `num_workers` parallel workers."""
+    """One study per model: `num_trials` in all, shared by `num_workers` parallel workers.
+
+    `num_threads` is each worker's CPU threads; workers of a local run share the machine.
+    """
 
     num_trials: Annotated[int, Field(ge=1)] = 8
     num_workers: Annotated[int, Field(ge=1, le=256)] = 2
     max_epochs: Annotated[int, Field(ge=1)] = 10
     min_epochs_before_pruning: Annotated[int, Field(ge=1)] = 2
+    num_threads: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
 
 

@@ -1,0 +1,81 @@
+# Every command sets up what it needs in .venv first; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+PORT ?= 5000
+PROFILE ?= gpu
+
+# Options of the pipeline's own command line, from make's variables.
+OPTIONS = --runs-dir "$(RUNS)" --profile "$(PROFILE)" \
+	$(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner "$(RUNNER)") \
+	$(if $(KFP_HOST),--host "$(KFP_HOST)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEBUG),--debug)
+
+.PHONY: help
+help: ## Show this list
+	@echo "make COMMAND [CONFIG=run.yaml] [DATA=log.parquet] [RUNNER=local|kfp] [RUNS=folder] [DEBUG=1]"
+	@echo
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: pipeline-run
+pipeline-run: $(VENV)/pipeline.stamp ## Run the whole pipeline here, or on a cluster with KFP_HOST set
+	@$(BIN)/python -m pipelines.run $(OPTIONS)
+
+.PHONY: compile
+compile: $(VENV)/pipeline.stamp ## Write the compiled pipeline to build/ (PROFILE=local|kind|gpu)
+	@$(BIN)/python -m pipelines.run --compile-only $(OPTIONS)
+
+.PHONY: mlflow-ui
+mlflow-ui: $(VENV)/pipeline.stamp ## Compare runs in MLflow's UI (PORT=5000)
+	@$(BIN)/python -m pipelines.mlflow_ui --runs-dir "$(RUNS)" --port "$(PORT)"
+
+.PHONY: test
+test: $(VENV)/test.stamp ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow" -n auto
+
+.PHONY: test-slow
+test-slow: $(VENV)/test.stamp ## Run the tests that train, serve or run whole pipelines
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: lint
+lint: $(VENV)/test.stamp ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/test.stamp ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## Resolve every dependency anew and write constraints.txt
+	$(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/pip install -q torch==2.13.0 -e ".[pipeline,test]"
+	build/lock-venv/bin/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > constraints.txt
+	rm -r build/lock-venv
+
+.PHONY: clean
+clean: ## Remove what builds and tests leave behind (not runs/)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The environment: installed once, again when the dependencies change.
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no python3.11 found; install it or give PYTHON=path"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) -V); Python 3.11, 3.12 or 3.13 is needed (PYTHON=path)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/pipeline.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the pipeline into $(VENV) (once; one to a few minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the pipeline and its test tools into $(VENV) (once; one to a few minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,test]"
+	@touch $@ $(VENV)/pipeline.stamp

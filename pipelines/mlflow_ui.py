@@ -1,0 +1,39 @@
+"""`make mlflow-ui`: MLflow's UI over the local runs, opened at the comparison of the last run's two models."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from glintru_model.errors import GlintruError, InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the comparison's address and become the MLflow server."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.mlflow_ui", description=__doc__)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--port", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    try:
+        uri = _local_database(options.runs_dir)
+    except GlintruError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    from glintru_model.tracking import comparison_path
+
+    print(f"MLflow: http://127.0.0.1:{options.port} (Ctrl-C ends it)")
+    if path := comparison_path(uri):
+        print(f"the last run's models side by side: http://127.0.0.1:{options.port}/{path}")
+    command = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command])  # noqa: S606
+
+
+def _local_database(runs_dir: Path) -> str:
+    database = runs_dir.resolve() / "mlflow.db"
+    if not database.is_file():
+        raise InputError(f"{database}: no run has been tracked here yet; `make pipeline-run` first, or RUNS=folder")
+    return f"sqlite:///{database}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

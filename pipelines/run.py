@@ -1,0 +1,91 @@
+"""`make pipeline-run`: run the pipeline here, or submit the same DAG to a cluster."""
+
+import argparse
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from glintru_model.config import PipelineConfig
+from glintru_model.config_io import load_pipeline_config
+from glintru_model.data.ingest import resolve_source
+from glintru_model.errors import GlintruError, InputError
+from pipelines.compile import compile_pipeline
+from pipelines.resources import PROFILES
+from pipelines.summary import format_summary
+
+COMPILED = "build/sequential-recommenders-{profile}.yaml"
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; the Makefile passes its variables on as options."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="YAML file of a run (default: the quickstart)")
+    parser.add_argument("--data", default="", help="the log: a path, s3://..., https://... or a catalog name")
+    parser.add_argument("--runner", choices=("local", "kfp"), default="kfp" if os.environ.get("KFP_HOST") else "local")
+    parser.add_argument("--host", default=os.environ.get("KFP_HOST", ""), help="address of the KFP API")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="gpu", help="resources on a cluster")
+    parser.add_argument("--image", default="", help="image of the tasks on a cluster")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="everything a local run leaves behind")
+    parser.add_argument("--compile-only", action="store_true", help="write the compiled pipeline and stop")
+    parser.add_argument("--debug", action="store_true", help="show the full log and tracebacks")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, submit or compile; return the process's exit code."""
+    options = parse_arguments(arguments)
+    try:
+        return _run(options)
+    except GlintruError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    overrides: dict[str, Any] = {"ingest.source": options.data} if options.data else {}
+    default = Path(__file__).parent / "configs" / ("quickstart.yaml" if not options.data else "own-data.yaml")
+    config = load_pipeline_config(options.config or default, overrides)
+    run_name = f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if options.compile_only:
+        path = compile_pipeline(
+            config, PROFILES[options.profile], Path(COMPILED.format(profile=options.profile)), options.image
+        )
+        print(f"compiled: {path} (profile {options.profile})")
+        return 0
+    if options.runner == "kfp":
+        return _submit(config, run_name, options)
+    return _run_here(config, run_name, options)
+
+
+def _submit(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:
+    from pipelines.submit import submit
+
+    if not options.host:
+        raise InputError("RUNNER=kfp needs the address of the KFP API: set KFP_HOST")
+    print(f"Submitting to Kubeflow Pipelines at {options.host} (profile {options.profile}).")
+    package = Path(COMPILED.format(profile=options.profile))
+    submit(config, run_name, options.host, PROFILES[options.profile], package, options.image)
+    return 0
+
+
+def _run_here(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:
+    print("Running on this machine (kfp.local; no server, no cluster). Set KFP_HOST to submit to a cluster instead.")
+    source = resolve_source(config.ingest, options.runs_dir / "downloads")  # a wrong path ends here, before any work
+    print(f"Log: {source.description}. Run: {run_name}. Outputs: {options.runs_dir / run_name}/\n")
+    from pipelines.local_run import run_locally
+
+    summary = run_locally(config, run_name, options.runs_dir, debug=options.debug)
+    print(format_summary(summary, options.runs_dir / run_name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
