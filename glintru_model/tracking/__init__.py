@@ -1,0 +1,22 @@
+"""MLflow: one parent run per pipeline run, a child run per step, a null tracker where no MLflow is wanted.
+
+The only package that imports mlflow for tracking; mlflow itself is imported when it is first used.
+"""
+
+from glintru_model.tracking.client import connect, mlflow_errors
+from glintru_model.tracking.runs import child_run, close_pipeline_run, log_settings, open_child, open_pipeline_run
+from glintru_model.tracking.tracker import MlflowTracker, NullTracker, RunRef, Tracker
+
+__all__ = [
+    "MlflowTracker",
+    "NullTracker",
+    "RunRef",
+    "Tracker",
+    "child_run",
+    "close_pipeline_run",
+    "connect",
+    "log_settings",
+    "mlflow_errors",
+    "open_child",
+    "open_pipeline_run",
+]

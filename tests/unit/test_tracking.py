@@ -1,0 +1,285 @@
+"""Runs in a real MLflow on sqlite: what a pipeline leaves behind, also when steps are retried or fail."""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from glintru_model.errors import ConfigError, TrackingError
+from glintru_model.tracking import (
+    MlflowTracker,
+    NullTracker,
+    RunRef,
+    child_run,
+    close_pipeline_run,
+    log_settings,
+    open_child,
+    open_pipeline_run,
+)
+from glintru_model.tracking.client import artifact_uri, connect, without_secrets
+
+MANIFEST = {"dataset_hash": "a" * 64, "num_users": 12, "num_items": 5, "source": "https://x.org/log.csv?token=hush"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("tracking") / "not" / "there yet"
+
+
+@pytest.fixture(scope="module")
+def uri(home):
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def client(uri):
+    return connect(uri)
+
+
+@pytest.fixture
+def pipeline(uri, request):
+    return open_pipeline_run(uri, "tests", "", request.node.name, {"git_commit": "abc-dirty"}, {"a": {"b": 1}})
+
+
+def children(client, parent):
+    return client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+
+
+def test_pipeline_run_is_opened_once_and_carries_settings_and_environment(uri, client, pipeline):
+    again = open_pipeline_run(uri, "tests", "", pipeline_name(client, pipeline), {}, {"a": {"b": 1}})
+    run = client.get_run(pipeline.run_id)
+    assert again == pipeline
+    assert run.data.params == {"a.b": "1"}
+    assert run.data.tags["version.torch"].startswith("2.")
+    assert (run.data.tags["git_commit"], run.data.tags["mlflow.source.git.commit"]) == ("abc-dirty", "abc")
+    assert run.info.status == "RUNNING"
+
+
+def pipeline_name(client, ref):
+    return client.get_run(ref.run_id).info.run_name
+
+
+def test_artifacts_lie_beside_the_database_and_nothing_in_the_working_directory(
+    home, client, pipeline, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    report = home.parent / "report.html"
+    report.write_text("<p>")
+    folder = home.parent / "plots"
+    folder.mkdir(exist_ok=True)
+    (folder / "one.txt").write_text("1")
+    with child_run(pipeline, "evaluate") as tracker:
+        tracker.log_artifact(report, "reports")
+        tracker.log_artifact(folder, "plots")
+        tracker.log_dict({"k": 1}, "extra/k.json")
+    root = home / "artifacts" / tracker.ref.run_id / "artifacts"
+    assert sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()) == [
+        "extra/k.json",
+        "plots/one.txt",
+        "reports/report.html",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_child_run_records_and_finishes(client, pipeline):
+    with child_run(pipeline, "train glintru", {"model": "glintru"}) as tracker:
+        tracker.log_params({"architecture": {"dropout_rate": 0.2}, "seed": 0})
+        for epoch in (1, 2):
+            tracker.log_metrics({"val/ndcg_at_10": 0.1 * epoch, "train_loss": 1 / epoch}, epoch)
+        tracker.log_dataset(MANIFEST, context="training")
+        tracker.set_tags({"stopped": "patience"})
+    run = client.get_run(tracker.ref.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"architecture.dropout_rate": "0.2", "seed": "0"}
+    assert run.data.tags["stopped"] == "patience"
+    assert run.data.tags["model"] == "glintru"
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val/ndcg_at_10")] == [
+        (1, 0.1),
+        (2, 0.2),
+    ]
+    (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
+    assert dataset.digest == "a" * 36
+    assert json.loads(dataset.source) == {"url": "https://x.org/log.csv"}
+    assert json.loads(dataset.profile) == {"num_users": 12, "num_items": 5}
+
+
+def test_more_params_than_one_call_takes_all_arrive(client, pipeline):
+    values = {f"p{i}": i for i in range(230)}
+    MlflowTracker(pipeline).log_params(values)
+    assert len(client.get_run(pipeline.run_id).data.params) == 231
+
+
+def test_failed_step_is_failed_with_its_error_and_a_retry_continues_the_same_run(client, pipeline):
+    with pytest.raises(ValueError, match="boom"), child_run(pipeline, "train") as first:
+        first.log_metrics({"loss": 2.0}, 1)
+        raise ValueError("boom at http://me:pw@host/x\nsecond line")
+    failed = client.get_run(first.ref.run_id)
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["error"] == "ValueError: boom at http://host/x"
+    with child_run(pipeline, "train") as second:
+        assert client.get_run(second.ref.run_id).info.status == "RUNNING"
+        second.log_metrics({"loss": 1.0}, 2)
+    assert second.ref == first.ref
+    assert len(children(client, pipeline)) == 1
+    assert client.get_run(first.ref.run_id).info.status == "FINISHED"
+    assert [m.value for m in client.get_metric_history(first.ref.run_id, "loss")] == [2.0, 1.0]
+
+
+class Pruned(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Pruned, KeyboardInterrupt, SystemExit])
+def test_step_stopped_on_purpose_is_killed(client, pipeline, error):
+    with pytest.raises(error), child_run(pipeline, "trial", killed_by=(Pruned,)) as tracker:
+        raise error
+    run = client.get_run(tracker.ref.run_id)
+    assert run.info.status == "KILLED"
+    assert "error" not in run.data.tags
+
+
+def test_same_name_below_another_parent_is_another_run(client, pipeline):
+    tune = open_child(pipeline, "tune glintru")
+    other = open_child(pipeline, "it's tune sasrec")
+    with child_run(tune, "trial 0") as one, child_run(other, "trial 0") as two:
+        pass
+    assert one.ref.run_id != two.ref.run_id
+    assert open_child(pipeline, "it's tune sasrec") == other
+    assert client.get_run(tune.run_id).info.status == "RUNNING"
+
+
+def test_closing_the_pipeline_ends_what_was_left_open_below_it(client, pipeline):
+    tune = open_child(pipeline, "tune")
+    trial = open_child(tune, "trial 7")
+    with child_run(pipeline, "train") as done:
+        pass
+    close_pipeline_run(pipeline, "FAILED")
+    statuses = [client.get_run(ref.run_id).info.status for ref in (pipeline, tune, trial, done.ref)]
+    assert statuses == ["FAILED", "KILLED", "KILLED", "FINISHED"]
+    with pytest.raises(ValueError, match="'DONE', allowed: FINISHED"):
+        close_pipeline_run(pipeline, "DONE")
+
+
+def test_run_id_in_the_environment_is_not_attached_to(client, pipeline, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    with child_run(pipeline, "train") as tracker:
+        tracker.log_metrics({"loss": 1.0})
+    assert client.get_run(tracker.ref.run_id).data.metrics == {"loss": 1.0}
+
+
+def test_settings_are_kept_without_what_could_be_a_secret(home, client, pipeline):
+    log_settings(pipeline, json.dumps({"ingest": {"source": "https://u:pw@x.org/a.csv?sig=1", "k_core": 5}}))
+    kept = home / "artifacts" / pipeline.run_id / "artifacts" / "settings.json"
+    assert json.loads(kept.read_text()) == {"ingest": {"source": "https://x.org/a.csv", "k_core": 5}}
+    assert client.get_run(pipeline.run_id).data.params["ingest.source"] == "https://x.org/a.csv"
+
+
+def test_system_metrics_are_sampled(client, pipeline, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with child_run(pipeline, "train", system_metrics=True) as tracker:
+        deadline = time.monotonic() + 10
+        while not client.get_run(tracker.ref.run_id).data.metrics and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert "system/cpu_utilization_percentage" in client.get_run(tracker.ref.run_id).data.metrics
+
+
+def test_untracked_run_records_nothing(tmp_path):
+    ref = open_pipeline_run("", "x", "", "r", {}, {})
+    assert ref == RunRef()
+    assert not ref
+    with child_run(ref, "train", system_metrics=True) as tracker:
+        assert isinstance(tracker, NullTracker)
+        tracker.log_metrics({"a": 1.0})
+        tracker.log_artifact(tmp_path / "missing")
+        with child_run(tracker.ref, "trial"):
+            pass
+    log_settings(ref, "{}")
+    close_pipeline_run(ref, "FINISHED")
+
+
+def test_run_ref_survives_a_file(tmp_path):
+    ref = RunRef("sqlite:////x.db", "1", "abc")
+    ref.write(tmp_path / "run.json")
+    assert RunRef.read(tmp_path / "run.json") == ref
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(TrackingError, match=r"other\.json: not a reference to an MLflow run"):
+        RunRef.read(tmp_path / "other.json")
+    with pytest.raises(TrackingError, match=r"gone\.json"):
+        RunRef.read(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:secret@host:5000", "https://secret@host", "postgresql://u:secret@h/db", "http://h/?token=secret"],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(address):
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+        connect(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_folder_as_tracking_address_is_refused():
+    with pytest.raises(ConfigError, match=r"'\./mlruns': expected sqlite"):
+        connect("./mlruns")
+
+
+def test_server_that_is_not_there_is_one_line_in_time(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(TrackingError, match=rf"^MLflow at http://127.0.0.1:{port}: not reachable: [^\n]+$"):
+        open_pipeline_run(f"http://127.0.0.1:{port}", "x", "", "r", {}, {})
+    assert time.monotonic() - start < 10
+
+
+def test_connecting_shortens_mlflows_patience_but_not_the_users(monkeypatch, uri):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    connect(uri)
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) < 7
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+
+
+def test_file_that_is_no_database_is_one_line(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is not a database, but it is long enough to be looked at" * 30)
+    with pytest.raises(TrackingError, match=r"^MLflow at sqlite:///[^\n]*mlflow\.db: [^\n]+$"):
+        connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_deleted_experiment_is_named(uri, client):
+    ref = open_pipeline_run(uri, "gone", "", "r", {}, {})
+    client.delete_experiment(ref.experiment_id)
+    with pytest.raises(TrackingError, match="experiment 'gone' is deleted"):
+        open_pipeline_run(uri, "gone", "", "r2", {}, {})
+
+
+def test_artifact_locations_become_uris(tmp_path):
+    assert artifact_uri("sqlite:///x.db", "s3://bucket/a") == "s3://bucket/a"
+    assert artifact_uri("sqlite:///x.db", str(tmp_path)) == tmp_path.as_uri()
+    assert artifact_uri(f"sqlite:///{tmp_path}/m.db", "") == (tmp_path / "artifacts").as_uri()
+    assert artifact_uri("http://server", "") is None
+    with pytest.raises(ConfigError, match="artifact location"):
+        open_pipeline_run("sqlite:///never.db", "x", "s3://key:secret@bucket/a", "r", {}, {})
+    assert not Path("never.db").exists()
+
+
+def test_no_credentials_in_any_table(home, client, pipeline):
+    with pytest.raises(ValueError, match="x"), child_run(pipeline, "t") as tracker:
+        tracker.log_dataset({**MANIFEST, "source": "https://u:hush@h/x?token=hush"})
+        tracker.log_params({"source": "https://u:hush@h/x?token=hush"})
+        raise ValueError("https://u:hush@h/x?token=hush failed, x")
+    dump = "\n".join(sqlite3.connect(home / "mlflow.db").iterdump())
+    assert "evaluate" in dump or "tests" in dump
+    assert "hush" not in dump
+
+
+def test_without_secrets_keeps_the_rest():
+    assert without_secrets('{"a": "s3://k:v@b/c?x=1", "b": 2}') == '{"a": "s3://b/c", "b": 2}'
+    assert without_secrets("why? because a@b") == "why? because a@b"
