@@ -8,7 +8,6 @@ from components.component import component
 @component
 def compare_and_register(
     registry: str,
-    evaluation: str,
     interactions: Input[Dataset],
     dataset: Input[Dataset],
     run: Input[Artifact],
@@ -25,7 +24,6 @@ def compare_and_register(
 
     Args:
         registry: `RegistryConfig` as JSON.
-        evaluation: `EvaluationConfig` as JSON.
         interactions: the clean log (its counts stand in the report).
         dataset: sequences and vocabulary.
         run: the pipeline run in MLflow; it is closed here.
@@ -44,7 +42,6 @@ def compare_and_register(
     run_stage(
         stages.compare_and_register,
         registry=registry,
-        evaluation=evaluation,
         interactions_dir=interactions.path,
         dataset_dir=dataset.path,
         run_path=run.path,

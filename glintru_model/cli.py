@@ -1,1 +1,129 @@
-"""Every stage without Kubernetes."""
+"""`glintru`: every stage without Kubernetes, each from a folder to a folder, untracked."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from glintru_model import __version__, stages
+from glintru_model.config import MODEL_NAMES, PipelineConfig
+from glintru_model.config_io import load_pipeline_config, require_model_name
+from glintru_model.errors import GlintruError
+from glintru_model.files import write_json
+from glintru_model.progress import say
+
+Command = Callable[[argparse.Namespace, PipelineConfig], None]
+
+_UNTRACKED = ""  # in place of a reference to an MLflow run
+_NEEDS = {
+    "output": "folder (or, for tune, JSON file) to write",
+    "interactions": "folder that `glintru ingest` wrote",
+    "dataset": "folder that `glintru build-sequences` wrote",
+    "trained": "folder that `glintru train` wrote",
+    "model": f"one of: {', '.join(MODEL_NAMES)}",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the process's exit code: 2 for bad input, 1 for a failure."""
+    options = _parser().parse_args(arguments)
+    try:
+        overrides = {"ingest.source": options.data} if getattr(options, "data", "") else {}
+        command: Command = options.run
+        command(options, load_pipeline_config(options.config, overrides))
+    except GlintruError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="glintru", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"glintru {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Command, *needs: str, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--config", type=Path, default=None, help="YAML file of settings (default: the defaults)")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        for need in needs:
+            command.add_argument(f"--{need}", required=True, type=str if need == "model" else Path, help=_NEEDS[need])
+        command.set_defaults(run=run)
+        return command
+
+    read = add("ingest", _ingest, "output", summary="Read, validate and clean an interaction log")
+    read.add_argument("--data", default="", help="path, s3://..., https://..., a catalog name or `synthetic`")
+    read.add_argument("--downloads", type=Path, default=Path("runs/downloads"), help="where downloads are kept")
+    add("build-sequences", _build, "interactions", "output", summary="Index items, split, and write sequences")
+    add("tune", _tune, "model", "dataset", "output", summary="Search hyperparameters with one worker")
+    train = add("train", _train, "dataset", "output", summary="Train a recommender")
+    chosen = train.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--model", help=f"with the config's own settings: {_NEEDS['model']}")
+    chosen.add_argument("--best", type=Path, help="with the settings that `glintru tune` found: its result")
+    add("evaluate", _evaluate, "trained", "dataset", "output", summary="Rank the whole catalogue for every test target")
+    return parser
+
+
+def _ingest(options: argparse.Namespace, config: PipelineConfig) -> None:
+    stages.ingest(config.ingest.model_dump_json(), str(options.downloads), str(options.output))
+    _done(options.output, f"glintru build-sequences --interactions {options.output} --output ...")
+
+
+def _build(options: argparse.Namespace, config: PipelineConfig) -> None:
+    stages.build_sequences(
+        config.sequences.model_dump_json(),
+        config.evaluation.model_dump_json(),
+        str(options.interactions),
+        str(options.output),
+        str(options.output.with_name(f"{options.output.name}-report.html")),
+    )
+    _done(options.output, f"glintru train --model glintru --dataset {options.output} --output ...")
+
+
+def _tune(options: argparse.Namespace, config: PipelineConfig) -> None:
+    recommender = _recommender(options.model, config)
+    work = options.output.with_name(f"{options.output.name}.study")
+    study, trials = str(work / "study.json"), str(work / "trials.json")
+    tuning, evaluation = config.tuning.model_dump_json(), config.evaluation.model_dump_json()
+    stages.create_study(recommender, tuning, options.output.stem, f"journal:{work / 'study.journal'}", study)
+    stages.tune(recommender, tuning, evaluation, 0, study, str(options.dataset), _UNTRACKED, trials)
+    report = options.output.with_suffix(".html")
+    stages.select_hyperparameters(recommender, study, [trials], _UNTRACKED, str(options.output), str(report))
+    _done(options.output, f"glintru train --best {options.output} --dataset {options.dataset} --output ...")
+
+
+def _train(options: argparse.Namespace, config: PipelineConfig) -> None:
+    best = options.best
+    if best is None:
+        best = options.output.with_name(f"{options.output.name}.settings.json")
+        write_json(best, {"recommender": json.loads(_recommender(options.model, config)), "trials": []})
+    evaluation = config.evaluation.model_dump_json()
+    stages.train(evaluation, str(best), str(options.dataset), _UNTRACKED, str(options.output))
+    _done(options.output, f"glintru evaluate --trained {options.output} --dataset {options.dataset} --output ...")
+
+
+def _evaluate(options: argparse.Namespace, config: PipelineConfig) -> None:
+    report = options.output.with_name(f"{options.output.name}-report.html")
+    trained, dataset, output = str(options.trained), str(options.dataset), str(options.output)
+    stages.evaluate(config.evaluation.model_dump_json(), trained, dataset, _UNTRACKED, output, str(report))
+    _done(report, "open it in a browser")
+
+
+def _recommender(name: str, config: PipelineConfig) -> str:
+    return str(getattr(config.models, require_model_name(name)).model_dump_json())
+
+
+def _done(output: Path, next_step: str) -> None:
+    say(f"written: {output}")
+    say(f"next: {next_step}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

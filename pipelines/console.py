@@ -67,5 +67,8 @@ class ConsoleFilter(io.TextIOBase):
 def filtered_stdout(log_path: Path, *, show_all: bool) -> Iterator[None]:
     """Send stdout through a `ConsoleFilter` that logs to `log_path` for the length of a block."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("a", encoding="utf-8") as log, redirect_stdout(ConsoleFilter(sys.stdout, log, show_all=show_all)):
+    with (
+        log_path.open("a", encoding="utf-8") as log,
+        redirect_stdout(ConsoleFilter(sys.stdout, log, show_all=show_all)),
+    ):
         yield

@@ -9,7 +9,7 @@ from glintru_model.errors import GlintruError, InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the comparison's address and become the MLflow server."""
+    """Print the comparison's address and become the MLflow server; return an exit code if there is nothing to show."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.mlflow_ui", description=__doc__)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--port", type=int, default=5000)

@@ -65,7 +65,7 @@ def place(task: PipelineTask, name: str, profile: Profile) -> PipelineTask:
     """Name a task and give it its caching, size, retries and, if it trains, the accelerator."""
     task.set_display_name(name)
     task.set_caching_options(enable_caching=name in CACHED_STEPS)
-    accelerated = name.split()[0] in ACCELERATED_STEPS
+    accelerated = name.split(maxsplit=1)[0] in ACCELERATED_STEPS
     size = profile.heavy if accelerated else profile.light
     if size is not None:
         task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
@@ -91,4 +91,6 @@ def _place_on_kubernetes(task: PipelineTask, profile: Profile, accelerated: bool
     for key, value in profile.node_selector.items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     kubernetes.add_toleration(task, key=profile.gpu_toleration_key, operator="Exists", effect="NoSchedule")
-    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory)  # noqa: S108
+    kubernetes.empty_dir_mount(
+        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory
+    )  # noqa: S108

@@ -40,7 +40,7 @@ class ModelTasks(NamedTuple):
     evaluate: PipelineTask
 
 
-def build_pipeline(config: PipelineConfig, profile: Profile):  # noqa: ANN201 - kfp returns no public type
+def build_pipeline(config: PipelineConfig, profile: Profile):
     """Build the DAG with `config` as the parameters' defaults and `profile`'s placement on every task.
 
     Args:
@@ -63,7 +63,7 @@ def build_pipeline(config: PipelineConfig, profile: Profile):  # noqa: ANN201 - 
         tuning: str = config.tuning.model_dump_json(),
         evaluation: str = config.evaluation.model_dump_json(),
         registry: str = config.registry.model_dump_json(),
-        tuning_workers: list = workers,  # noqa: B006 - kfp copies the default into the YAML
+        tuning_workers: list = workers,
         tracking_uri: str = "",
         artifact_location: str = "",
         study_storage: str = "",
@@ -103,7 +103,9 @@ def build_pipeline(config: PipelineConfig, profile: Profile):  # noqa: ANN201 - 
                 create_study(recommender=recommender, tuning=tuning, run_name=run_name, study_storage=study_storage),
                 f"create study {name}",
             ).outputs["study"]
-            with dsl.ParallelFor(tuning_workers, name=f"tuning workers {name}", parallelism=profile.parallelism) as worker:
+            with dsl.ParallelFor(
+                tuning_workers, name=f"tuning workers {name}", parallelism=profile.parallelism
+            ) as worker:
                 tune = placed(
                     tune_recommender(
                         recommender=recommender,
@@ -136,7 +138,6 @@ def build_pipeline(config: PipelineConfig, profile: Profile):  # noqa: ANN201 - 
         end = placed(
             compare_and_register(
                 registry=registry,
-                evaluation=evaluation,
                 interactions=interactions,
                 dataset=dataset,
                 run=run,
