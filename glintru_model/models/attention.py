@@ -1,0 +1,101 @@
+"""Linear attention, exact and in time linear in length.
+
+Shapes: B batch, H heads, L length, K head width; G = B * H. Inputs may be views with any strides.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_SIZE = 32
+_EPSILON = 1e-12
+
+
+def unit_norm(x: Tensor) -> Tensor:
+    """Divide by the L2 norm of the last axis; a zero vector stays zero."""
+    return x * (x.square().sum(-1, keepdim=True) + _EPSILON).rsqrt()
+
+
+def causal_linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    """Attend to the present and the past: row t is the sum over s <= t of (q_t . k_s) v_s / sqrt(K).
+
+    Equals the lower triangle of the quadratic form (GLINT-RU, eq. 2, causal). Inside a chunk the product is masked;
+    between chunks a (K, K) state is carried.
+
+    Args:
+        q_BHLK, k_BHLK: projections with unit norm per token.
+        v_BHLK: values.
+        chunk_size: steps computed together.
+
+    Returns:
+        (B, H, L, K), with time outermost in memory.
+    """
+    batch, heads, length, head_dim = q_BHLK.shape
+    q, k, v = (x.reshape(batch * heads, length, head_dim) for x in (q_BHLK, k_BHLK, v_BHLK))
+    attended: Tensor = _CausalLinearAttention.apply(q, k, v, chunk_size)  # type: ignore[no-untyped-call]
+    return attended.view(batch, heads, length, head_dim).mul(head_dim**-0.5)
+
+
+def linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
+    """Attend to every step: q (k^T v) / sqrt(K), as released (GLINT-RU, eq. 2).
+
+    Args:
+        q_BHLK, k_BHLK: projections with unit norm per token; k is zero at padding.
+        v_BHLK: values.
+
+    Returns:
+        (B, H, L, K).
+    """
+    attended: Tensor = q_BHLK @ (k_BHLK.mT @ v_BHLK * q_BHLK.shape[-1] ** -0.5)
+    return attended
+
+
+def linear_attention_step(q_BHK: Tensor, k_BHK: Tensor, v_BHK: Tensor, state_BHKK: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend from the newest step of a causal history; returns its (B, H, K) and the next state."""
+    state_BHKK = torch.addcmul(state_BHKK, k_BHK[..., :, None], v_BHK[..., None, :])
+    attended = (q_BHK * q_BHK.shape[-1] ** -0.5)[..., None, :] @ state_BHKK
+    return attended.squeeze(-2), state_BHKK
+
+
+class _CausalLinearAttention(torch.autograd.Function):
+    """The sum without its scale; keeps one state a chunk and computes the products of a chunk again going back."""
+
+    @staticmethod
+    def forward(ctx: Any, q_GLK: Tensor, k_GLK: Tensor, v_GLK: Tensor, chunk_size: int) -> Tensor:
+        groups, length, head_dim = q_GLK.shape
+        starts = range(0, length, chunk_size)
+        states = q_GLK.new_zeros(len(starts) + 1, groups, head_dim, head_dim)  # states[c]: before chunk c
+        out_GLK = _time_first(q_GLK)
+        for chunk, start in enumerate(starts):
+            q, k, v, out = (x[:, start : start + chunk_size] for x in (q_GLK, k_GLK, v_GLK, out_GLK))
+            within = torch.bmm(torch.bmm(q, k.mT).tril_(), v)
+            out.copy_(within.baddbmm_(q, states[chunk]))
+            torch.baddbmm(states[chunk], k.mT, v, out=states[chunk + 1])
+        ctx.save_for_backward(q_GLK, k_GLK, v_GLK, states)
+        ctx.chunk_size = chunk_size
+        return out_GLK
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_GLK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q_GLK, k_GLK, v_GLK, states = ctx.saved_tensors
+        grads = _time_first(q_GLK), _time_first(q_GLK), _time_first(q_GLK)
+        grad_state = torch.zeros_like(states[0])  # of the state after the chunk at hand
+        for chunk in range(len(states) - 2, -1, -1):
+            rows = slice(chunk * ctx.chunk_size, (chunk + 1) * ctx.chunk_size)
+            q, k, v, grad = q_GLK[:, rows], k_GLK[:, rows], v_GLK[:, rows], grad_GLK[:, rows]
+            grad_weights = torch.bmm(grad, v.mT).tril_()
+            grad_q = torch.bmm(grad_weights, k).baddbmm_(grad, states[chunk].mT)
+            grad_k = torch.bmm(grad_weights.mT, q).baddbmm_(v, grad_state.mT)
+            grad_v = torch.bmm(torch.bmm(q, k.mT).tril_().mT, grad).baddbmm_(k, grad_state)
+            for whole, part in zip(grads, (grad_q, grad_k, grad_v), strict=True):
+                whole[:, rows] = part
+            grad_state.baddbmm_(q.mT, grad)
+        return *grads, None
+
+
+def _time_first(like_GLK: Tensor) -> Tensor:
+    groups, length, head_dim = like_GLK.shape
+    return like_GLK.new_empty(length, groups, head_dim).transpose(0, 1)

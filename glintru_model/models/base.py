@@ -1,0 +1,93 @@
+"""The interface every model has.
+
+Shapes: B batch, L length, D width, V items in the catalogue. Histories are padded on the right with `PADDING_ID`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from glintru_model.config import ArchitectureConfig
+from glintru_model.errors import DataError
+
+PADDING_ID = 0
+EMBEDDING_STD = 0.02
+
+
+class SequentialRecommender(nn.Module):
+    """A network from a history of items to a vector, scored against the table of item embeddings.
+
+    `forward` is the architecture alone and trusts its input; `encode` is the same, but refuses bad input.
+
+    Attributes:
+        num_items: V; items are 1..V.
+        max_seq_len: newest items of a history that are looked at.
+        causal: whether position t sees only items up to t, so that every position may be trained at once.
+        item_embedding: (V + 1, D); row 0 is padding and stays zero.
+    """
+
+    def __init__(self, num_items: int, architecture: ArchitectureConfig, *, causal: bool) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.max_seq_len = architecture.max_seq_len
+        self.causal = causal
+        self.item_embedding = nn.Embedding(num_items + 1, architecture.embedding_dim, padding_idx=PADDING_ID)
+        with torch.no_grad():
+            self.item_embedding.weight[PADDING_ID + 1 :].normal_(0, EMBEDDING_STD)
+
+    def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD; what it holds at padding is undefined."""
+        raise NotImplementedError
+
+    def encode(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Turn histories into vectors, one per position.
+
+        Args:
+            item_ids_BL: items 1..V, oldest first, padded on the right.
+            lengths_B: how many of them are items, 1..L.
+
+        Returns:
+            hidden_BLD; row t of a causal model depends on items 0..t alone. What it holds at padding is undefined.
+
+        Raises:
+            DataError: an item outside the vocabulary, a length of 0 or above L, or shapes that do not fit.
+        """
+        self._refuse_bad_input(item_ids_BL, lengths_B)
+        hidden_BLD: Tensor = self(item_ids_BL, lengths_B)
+        return hidden_BLD
+
+    def last_hidden(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Turn each history into the vector of its newest position, hidden_BD (input and errors as `encode`)."""
+        hidden_BLD = self.encode(item_ids_BL, lengths_B)
+        return hidden_BLD[torch.arange(len(lengths_B), device=lengths_B.device), lengths_B - 1]
+
+    def score(self, hidden_BD: Tensor) -> Tensor:
+        """Score the whole catalogue, (B, V + 1); column 0 (padding) is -inf."""
+        scores_BV1 = hidden_BD @ self.item_embedding.weight.T
+        scores_BV1[:, PADDING_ID] = -torch.inf
+        return scores_BV1
+
+    def _refuse_bad_input(self, item_ids_BL: Tensor, lengths_B: Tensor) -> None:
+        if item_ids_BL.dim() != 2 or lengths_B.shape != item_ids_BL.shape[:1] or not item_ids_BL.numel():
+            raise DataError(
+                f"item_ids of shape {tuple(item_ids_BL.shape)} with lengths of shape {tuple(lengths_B.shape)}, "
+                "expected (B, L) and (B,) with B and L at least 1"
+            )
+        length = item_ids_BL.shape[1]
+        shortest, longest = (int(bound) for bound in lengths_B.aminmax())
+        if shortest < 1 or longest > length:
+            raise DataError(f"history length {shortest if shortest < 1 else longest}, allowed: 1..{length}")
+        is_item_BL = padding_mask(lengths_B, length)
+        refuse_unknown_items(item_ids_BL.masked_fill(~is_item_BL, 1), self.num_items)
+        refuse_unknown_items(item_ids_BL.masked_fill(item_ids_BL == PADDING_ID, 1), self.num_items)
+
+
+def padding_mask(lengths_B: Tensor, length: int) -> Tensor:
+    """Say which positions hold an item: bool, (B, length)."""
+    return torch.arange(length, device=lengths_B.device) < lengths_B[:, None]
+
+
+def refuse_unknown_items(item_ids: Tensor, num_items: int) -> None:
+    """Raise DataError where an index is not one of 1..num_items."""
+    smallest, largest = (int(bound) for bound in item_ids.aminmax())
+    if smallest < 1 or largest > num_items:
+        raise DataError(f"item index {smallest if smallest < 1 else largest}, allowed: 1..{num_items}")

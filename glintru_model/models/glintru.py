@@ -1,0 +1,209 @@
+"""GLINT-RU (arXiv 2406.10244): a dense selective GRU and linear attention as two experts, then a gated MLP.
+
+Layers are those of the authors' release; the variants differ in what a position may see. `paper` has symmetric
+convolutions and attends to the whole history, `causal` sees the past alone and so can be fed one event at a time.
+
+Shapes: B batch, L length, D width, H heads, K head width. Inside, time comes first (L, B, D).
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from glintru_model.config import GlintruConfig
+from glintru_model.errors import ConfigError
+from glintru_model.models.attention import (
+    causal_linear_attention,
+    linear_attention,
+    linear_attention_step,
+    unit_norm,
+)
+from glintru_model.models.base import SequentialRecommender, padding_mask, refuse_unknown_items
+from glintru_model.models.layers import GRU, Dropout, TemporalConv, linear
+
+NORM_EPSILON = 1e-8
+
+
+class BlockState(NamedTuple):
+    """What a block remembers of a history, of the same size however long it is.
+
+    Attributes:
+        conv_window: the last inputs of the first convolution, (kernel_size - 1, B, D).
+        gru_hidden: (B, D).
+        gate_window: the last inputs of the second convolution, (kernel_size - 1, B, D).
+        attention: sum of k v^T over the history, float32, (B, H, K, K).
+    """
+
+    conv_window: Tensor
+    gru_hidden: Tensor
+    gate_window: Tensor
+    attention: Tensor
+
+
+State = tuple[BlockState, ...]
+
+
+class SelectiveGRU(nn.Module):
+    """Dense selective GRU (eq. 4 to 9): C = conv(X W0), Y = conv(gate(C) * (GRU(C) W_H))."""
+
+    def __init__(self, config: GlintruConfig) -> None:
+        super().__init__()
+        dim, causal = config.embedding_dim, config.variant == "causal"
+        self.input = linear(dim, dim)
+        self.conv = TemporalConv(dim, config.kernel_size, causal=causal)
+        self.gru = GRU(dim)
+        self.channel_crossing = linear(dim, dim)
+        bottleneck = max(1, dim // 2)
+        self.gate = nn.Sequential(linear(dim, bottleneck), nn.SiLU(), linear(bottleneck, dim))
+        self.dropout = Dropout(config.dropout_rate)
+        self.gated_conv = TemporalConv(dim, config.kernel_size, causal=causal)
+
+    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
+        """Return (L, B, D)."""
+        conv_LBD = self.conv(_masked(self.input(x_LBD), mask_LB1))
+        return self.gated_conv(_masked(self._selected(conv_LBD, self.gru(conv_LBD)), mask_LB1))  # type: ignore[no-any-return]
+
+    def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """Advance by one event; `state.attention` is passed on."""
+        conv_BD, conv_window = self.conv.step(self.input(x_BD), state.conv_window)
+        gru_hidden = self.gru.step(conv_BD, state.gru_hidden)
+        out_BD, gate_window = self.gated_conv.step(self._selected(conv_BD, gru_hidden), state.gate_window)
+        return out_BD, BlockState(conv_window, gru_hidden, gate_window, state.attention)
+
+    def _selected(self, conv: Tensor, recurrent: Tensor) -> Tensor:
+        selected: Tensor = self.dropout(self.gate(conv)) * self.channel_crossing(recurrent)
+        return selected
+
+
+class LinearAttention(nn.Module):
+    """Linear attention (eq. 2) with output projection, residual and LayerNorm."""
+
+    def __init__(self, config: GlintruConfig) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        self.heads = (config.num_heads, dim // config.num_heads)
+        self.causal = config.variant == "causal"
+        self.query_key_value = linear(dim, 3 * dim)
+        self.output = linear(dim, dim)
+        self.dropout = Dropout(config.dropout_rate)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
+
+    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
+        """Return (L, B, D)."""
+        q, k, v = (projection.permute(1, 2, 0, 3) for projection in self._project(x_LBD))  # (B, H, L, K)
+        if mask_LB1 is not None:
+            k = k * mask_LB1.permute(1, 2, 0)[..., None]
+        attended_BHLK = causal_linear_attention(q, k, v) if self.causal else linear_attention(q, k, v)
+        return self._added(x_LBD, attended_BHLK.permute(2, 0, 1, 3).flatten(2))
+
+    def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """Advance by one event; only `state.attention` changes."""
+        attended_BHK, attention = linear_attention_step(*self._project(x_BD), state.attention)
+        return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=attention)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return unit-norm q and k, and v, each (..., H, K)."""
+        qk, v = self.query_key_value(x).unflatten(-1, (3, *self.heads)).split((2, 1), dim=-3)
+        q, k = unit_norm(F.elu(qk)).unbind(-3)
+        return q, k, v.squeeze(-3)
+
+    def _added(self, x: Tensor, attended: Tensor) -> Tensor:
+        added: Tensor = self.norm(self.dropout(self.output(attended)) + x)
+        return added
+
+
+class GlintruBlock(nn.Module):
+    """Expert mixing, data-aware gate and gated MLP (eq. 10 to 13); one LayerNorm serves both residuals."""
+
+    def __init__(self, config: GlintruConfig) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        self.recurrent = SelectiveGRU(config)
+        self.attention = LinearAttention(config)
+        self.expert_weights = nn.Parameter(torch.tensor([0.5, 0.5]))  # recurrent, attention; before the softmax
+        self.data_gate = linear(dim, dim)
+        self.mixed_output = linear(dim, dim)
+        self.mlp_value_gate = linear(dim, 2 * dim)
+        self.mlp_output = linear(dim, dim)
+        self.dropout = Dropout(config.dropout_rate)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
+
+    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
+        """Return (L, B, D)."""
+        return self._mixed(x_LBD, self.recurrent(x_LBD, mask_LB1), self.attention(x_LBD, mask_LB1))
+
+    def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """Advance by one event."""
+        recurrent_BD, state = self.recurrent.step(x_BD, state)
+        attended_BD, state = self.attention.step(x_BD, state)
+        return self._mixed(x_BD, recurrent_BD, attended_BD), state
+
+    def _mixed(self, x: Tensor, recurrent: Tensor, attended: Tensor) -> Tensor:
+        weights = self.expert_weights.softmax(0)
+        mixed = (weights[0] * recurrent + weights[1] * attended) * F.gelu(self.data_gate(x))
+        hidden = self.norm(self.dropout(self.mixed_output(mixed)) + x)
+        value, gate = self.mlp_value_gate(hidden).chunk(2, dim=-1)
+        out: Tensor = self.norm(self.dropout(self.mlp_output(value * F.gelu(gate))) + hidden)
+        return out
+
+
+class GLINTRU(SequentialRecommender):
+    """Blocks over item embeddings, without positions."""
+
+    def __init__(self, config: GlintruConfig, num_items: int) -> None:
+        super().__init__(num_items, config, causal=config.variant == "causal")
+        self.config = config
+        self.dropout = Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(GlintruBlock(config) for _ in range(config.num_blocks))
+
+    def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD of any length L; what it holds at padding is undefined."""
+        x_LBD = self.dropout(self.item_embedding(item_ids_BL.T))
+        mask_LB1 = None  # right padding is out of the sight of a causal position
+        if not (self.causal or self.config.released_padding):
+            mask_LB1 = padding_mask(lengths_B, item_ids_BL.shape[1]).T[..., None].to(x_LBD.dtype)
+        for block in self.blocks:
+            x_LBD = block(x_LBD, mask_LB1)
+        hidden_BLD: Tensor = x_LBD.transpose(0, 1)
+        return hidden_BLD
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state of `batch_size` empty histories.
+
+        Raises:
+            ConfigError: the variant is not causal: its past depends on what comes.
+        """
+        if not self.causal:
+            raise ConfigError(f"variant {self.config.variant!r} cannot be fed event by event, allowed: causal")
+        config, table = self.config, self.item_embedding.weight
+        window = table.new_zeros(config.kernel_size - 1, batch_size, config.embedding_dim)
+        head_dim = config.embedding_dim // config.num_heads
+        hidden = table.new_zeros(batch_size, config.embedding_dim)
+        attention = table.new_zeros(batch_size, config.num_heads, head_dim, head_dim)
+        return (BlockState(window, hidden, window, attention),) * config.num_blocks
+
+    def step(self, item_ids_B: Tensor, state: State) -> tuple[Tensor, State]:
+        """Feed one event to each history, at a cost that does not depend on how long it is.
+
+        Args:
+            item_ids_B: items 1..V.
+            state: of the events before; it is not changed.
+
+        Returns:
+            hidden_BD, equal to the newest row of `encode` of the whole history, and the next state.
+
+        Raises:
+            DataError: an item outside the vocabulary.
+        """
+        refuse_unknown_items(item_ids_B, self.num_items)
+        x_BD, following = self.item_embedding(item_ids_B), []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            x_BD, block_state = cast(GlintruBlock, block).step(x_BD, block_state)
+            following.append(block_state)
+        return x_BD, tuple(following)
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask

@@ -1,0 +1,79 @@
+"""SASRec (arXiv 1808.09781): causal self-attention over item embeddings with learnable positions.
+
+Shapes: B batch, L length, D width, H heads, K head width.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from glintru_model.config import SasrecConfig
+from glintru_model.errors import DataError
+from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender
+from glintru_model.models.layers import Dropout, linear
+
+NORM_EPSILON = 1e-8
+
+
+class SasrecBlock(nn.Module):
+    """Pre-LayerNorm self-attention and a two-layer ReLU network, each with a residual.
+
+    Dropout acts on what each part returns and inside the network, not on single attention weights: that keeps the
+    attention in torch's fused kernels.
+    """
+
+    def __init__(self, config: SasrecConfig) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        self.heads = (config.num_heads, dim // config.num_heads)
+        self.attention_norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.query_key_value = linear(dim, 3 * dim)
+        self.output = linear(dim, dim)
+        self.network_norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.network_in = linear(dim, dim)
+        self.network_out = linear(dim, dim)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return (B, L, D)."""
+        q, k, v = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads)).unbind(-3)
+        attended_BHLK = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+        )
+        x_BLD = x_BLD + self.dropout(self.output(attended_BHLK.transpose(1, 2).flatten(2)))
+        inner_BLD = self.dropout(F.relu(self.network_in(self.network_norm(x_BLD))))
+        out_BLD: Tensor = x_BLD + self.dropout(self.network_out(inner_BLD))
+        return out_BLD
+
+
+class SASRec(SequentialRecommender):
+    """Self-attention blocks over item embeddings scaled by sqrt(D), and a final LayerNorm.
+
+    The original pads on the left, so that a position counts back from the newest item. Padded on the right as here,
+    positions are counted from each history's end.
+    """
+
+    def __init__(self, config: SasrecConfig, num_items: int) -> None:
+        super().__init__(num_items, config, causal=True)
+        self.scale = config.embedding_dim**0.5
+        self.position_embedding = nn.Embedding(config.max_seq_len, config.embedding_dim)  # row 0: the newest item
+        nn.init.normal_(self.position_embedding.weight, 0, EMBEDDING_STD)
+        self.dropout = Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(SasrecBlock(config) for _ in range(config.num_blocks))
+        self.norm = nn.LayerNorm(config.embedding_dim, eps=NORM_EPSILON)
+
+    def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD; what it holds at padding is undefined.
+
+        Raises:
+            DataError: L is above max_seq_len.
+        """
+        length = item_ids_BL.shape[1]
+        if length > self.max_seq_len:
+            raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
+        ages_BL = (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
+        x_BLD = self.dropout(self.item_embedding(item_ids_BL) * self.scale + self.position_embedding(ages_BL))
+        for block in self.blocks:
+            x_BLD = block(x_BLD)  # right padding is out of the sight of a causal position
+        out_BLD: Tensor = self.norm(x_BLD)
+        return out_BLD
