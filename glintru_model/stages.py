@@ -165,7 +165,7 @@ def select_hyperparameters(
     write_json(Path(best_path), {"recommender": best.model_dump(), "trials": trials})
     write_study_report(Path(report_path), study["storage"], study["name"], config.name)
     with child_run(_run(run_path), f"tune {config.name}", {}) as tracker:
-        tracker.log_artifact(Path(report_path), f"tuning/{config.name}.html")
+        tracker.log_text_file(Path(report_path), f"tuning-{config.name}.html")
 
 
 def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, model_dir: str) -> dict[str, float]:
@@ -176,6 +176,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     """
     from glintru_model.data.sequences import load_sequences
     from glintru_model.models.files import save_model
+    from glintru_model.outcome import TRAINING_FILE
     from glintru_model.tracking import child_run
     from glintru_model.training.trainer import EpochResult
     from glintru_model.training.trainer import train as train_model
@@ -198,7 +199,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
         write_json(output / TRAINING_FILE, asdict(result))
         shutil.rmtree(checkpoints)
         run.log_metrics({f"best/val/{name}": value for name, value in result.best_metrics.items()})
-        run.log_artifact(output / TRAINING_FILE)
+        run.log_text_file(output / TRAINING_FILE, TRAINING_FILE)
     return {f"val_{name}": value for name, value in result.best_metrics.items()}
 
 
@@ -222,7 +223,7 @@ def evaluate(
     figures = {name: metric.value for name, metric in result.metrics.items()}
     with child_run(_run(run_path), config.name, {"model": config.name}) as run:
         run.log_metrics({f"test/{name}": value for name, value in figures.items()})
-        run.log_artifact(Path(report_path), f"evaluation/{config.name}.html")
+        run.log_text_file(Path(report_path), f"evaluation-{config.name}.html")
     say(f"evaluate {config.name}: test NDCG@10 {figures['ndcg_at_10']:.4f}, Recall@10 {figures['recall_at_10']:.4f}")
     return figures
 

@@ -56,6 +56,9 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Store a file, or a directory's content, under `folder` of the run."""
 
+    def log_text_file(self, path: Path, name: str) -> None:
+        """Store a text file (a report, say) under the path `name` of the run."""
+
     def log_dict(self, values: Mapping[str, Any], name: str) -> None:
         """Store a mapping as the JSON or YAML file `name`."""
 
@@ -78,6 +81,9 @@ class NullTracker:
         """Do nothing."""
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Do nothing."""
+
+    def log_text_file(self, path: Path, name: str) -> None:
         """Do nothing."""
 
     def log_dict(self, values: Mapping[str, Any], name: str) -> None:
@@ -127,6 +133,11 @@ class MlflowTracker:
         with mlflow_errors(self._ref.tracking_uri):
             log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
             log(self._ref.run_id, str(path), folder or None)
+
+    def log_text_file(self, path: Path, name: str) -> None:
+        """See Tracker."""
+        with mlflow_errors(self._ref.tracking_uri):
+            self._client.log_text(self._ref.run_id, path.read_text(encoding="utf-8"), name)
 
     def log_dict(self, values: Mapping[str, Any], name: str) -> None:
         """See Tracker."""

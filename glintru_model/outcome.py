@@ -1,0 +1,130 @@
+"""The end of a pipeline run: both models compared, a registered version of each, the report, the summary."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glintru_model.config import RegistryConfig
+from glintru_model.data.sequences import load_sequences
+from glintru_model.evaluation.compare import compare
+from glintru_model.evaluation.report import write_run_report
+from glintru_model.evaluation.result import read_metrics
+from glintru_model.files import read_json, write_json
+from glintru_model.progress import say
+from glintru_model.serving.registry import RegisteredVersion, register
+from glintru_model.tracking import MlflowTracker, RunRef, close_pipeline_run, open_child
+
+MAIN_METRIC = "ndcg_at_10"
+CEILING_FILE = "ceiling.json"  # beside the sequences of a synthetic log: the best possible ranking
+TRAINING_FILE = "training.json"  # beside the model: learning curves and cost
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the earlier steps left of one model: tuning result, trained model, evaluation."""
+
+    best_path: Path
+    model_dir: Path
+    evaluation_dir: Path
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Learning curves and cost of the training."""
+        return dict(read_json(self.model_dir / TRAINING_FILE))
+
+
+def conclude(
+    registry: RegistryConfig,
+    interactions_dir: Path,
+    dataset_dir: Path,
+    run: RunRef,
+    candidates: dict[str, Candidate],
+    summary_path: Path,
+    report_path: Path,
+) -> None:
+    """Compare, register, write report and summary, and close the pipeline run; each part can be repeated.
+
+    Raises:
+        TrackingError: the registry refuses or is not reachable.
+        DataError: an earlier step's file is missing.
+    """
+    manifest = load_sequences(dataset_dir).manifest
+    evaluations = {name: candidate.evaluation_dir for name, candidate in candidates.items()}
+    comparison = compare(evaluations)
+    versions = {
+        name: _register(registry.prefix + name, name, candidate, manifest, run)
+        for name, candidate in candidates.items()
+    }
+    ceiling_path = dataset_dir / CEILING_FILE
+    ceiling = dict(read_json(ceiling_path)) if ceiling_path.exists() else None
+    write_run_report(
+        report_path,
+        data_report=read_json(interactions_dir / "data_report.json"),
+        manifest=manifest,
+        ceiling=ceiling,
+        studies={name: read_json(candidate.best_path)["trials"] for name, candidate in candidates.items()},
+        evaluations=evaluations,
+        trainings={name: candidate.training for name, candidate in candidates.items()},
+        versions=[{"model": name, **asdict(version)} for name, version in versions.items()],
+        comparison=comparison,
+    )
+    summary = summarise(candidates, versions, comparison, ceiling)
+    write_json(summary_path, summary)
+    _track(run, summary, report_path, summary_path)
+
+
+def summarise(
+    candidates: dict[str, Candidate],
+    versions: dict[str, RegisteredVersion],
+    comparison: dict[str, Any],
+    ceiling: dict[str, float] | None,
+) -> dict[str, Any]:
+    """Gather what a person wants to see at once: metrics, versions, and in words who beats whom."""
+    documents = {name: read_metrics(candidate.evaluation_dir) for name, candidate in candidates.items()}
+    first = next(iter(documents.values()))
+    models = {
+        name: {"metrics": document["metrics"], "version": asdict(versions[name])}
+        for name, document in documents.items()
+    }
+    verdicts = [_beats_baselines(name, document) for name, document in documents.items()]
+    return {
+        "models": models,
+        "baselines": first["baselines"],
+        "ceiling": ceiling,
+        "filter_seen": first["filter_seen"],
+        "num_cases": first["num_cases"],
+        "num_items": first["num_items"],
+        "comparison": comparison,
+        "verdicts": [*verdicts, _who_wins(comparison)],
+    }
+
+
+def _beats_baselines(name: str, document: dict[str, Any]) -> str:
+    comparisons = document["baseline_comparisons"]
+    beaten = [baseline for baseline, pair in comparisons.items() if pair[MAIN_METRIC]["low"] > 0]
+    others = [baseline for baseline in comparisons if baseline not in beaten]
+    if not others:
+        return f"{name} beats every baseline on NDCG@10: {', '.join(beaten)}."
+    return f"{name} does NOT clearly beat {', '.join(others)} on NDCG@10" + (
+        f"; it beats {', '.join(beaten)}." if beaten else "."
+    )
+
+
+def _who_wins(comparison: dict[str, Any]) -> str:
+    pair = comparison["metrics"][MAIN_METRIC]
+    margin = f"{pair['difference']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]"
+    names = f"{comparison['first']} minus {comparison['second']}: NDCG@10 {margin}"
+    if pair["low"] <= 0 <= pair["high"]:
+        return f"{names}: no clear difference on these users."
+    return f"{names}: {comparison['first' if pair['low'] > 0 else 'second']} is better."
+
+
+def _track(run: RunRef, summary: dict[str, Any], report_path: Path, summary_path: Path) -> None:
+    if not run:
+        return
+    tracker = MlflowTracker(run)
+    for name, model in summary["models"].items():
+        tracker.log_metrics({f"{name}/test/{metric}": value["value"] for metric, value in model["metrics"].items()})
+    tracker.log_text_file(report_path, "report.html")
+    tracker.log_text_file(summary_path, "summary.json")
+    close_pipeline_run(run, "FINISHED")
