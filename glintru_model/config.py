@@ -233,4 +233,3 @@ class PipelineConfig(Frozen):
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig = RegistryConfig()
-

@@ -10,13 +10,12 @@ from glintru_model.evaluation.compare import compare
 from glintru_model.evaluation.report import write_run_report
 from glintru_model.evaluation.result import read_metrics
 from glintru_model.files import read_json, write_json
+from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, TRAINING_FILE
 from glintru_model.progress import say
 from glintru_model.serving.registry import RegisteredVersion, register
 from glintru_model.tracking import MlflowTracker, RunRef, close_pipeline_run, open_child
 
 MAIN_METRIC = "ndcg_at_10"
-CEILING_FILE = "ceiling.json"  # beside the sequences of a synthetic log: the best possible ranking
-TRAINING_FILE = "training.json"  # beside the model: learning curves and cost
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def conclude(
     ceiling = dict(read_json(ceiling_path)) if ceiling_path.exists() else None
     write_run_report(
         report_path,
-        data_report=read_json(interactions_dir / "data_report.json"),
+        data_report=read_json(interactions_dir / DATA_REPORT_FILE),
         manifest=manifest,
         ceiling=ceiling,
         studies={name: read_json(candidate.best_path)["trials"] for name, candidate in candidates.items()},

@@ -18,15 +18,13 @@ from glintru_model.config_io import parse, parse_recommender
 from glintru_model.errors import TrackingError
 from glintru_model.files import read_json, write_json
 from glintru_model.fingerprint import combine, package_fingerprint
+from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TRAINING_FILE
 from glintru_model.progress import say
 
 if TYPE_CHECKING:
     from glintru_model.data.sequences import SequenceDataset
     from glintru_model.models.base import SequentialRecommender
     from glintru_model.tracking import RunRef
-
-TRAINING_FILE = "training.json"  # beside the model: learning curves and cost
-CEILING_FILE = "ceiling.json"  # beside the sequences of a synthetic log: the best possible ranking
 
 
 def resolve_source(ingest: str, downloads_dir: str) -> str:
@@ -98,7 +96,7 @@ def build_sequences(
     if ceiling:
         write_json(output / CEILING_FILE, ceiling)
         say(f"best possible test ranking of this synthetic log: NDCG@10 {ceiling['ndcg_at_10']:.4f}")
-    write_data_report(read_json(source / "data_report.json"), Path(report_path), manifest=manifest, ceiling=ceiling)
+    write_data_report(read_json(source / DATA_REPORT_FILE), Path(report_path), manifest=manifest, ceiling=ceiling)
     return {name: manifest[name] for name in ("num_users", "num_items", "num_interactions", "dataset_hash")}
 
 
@@ -176,7 +174,6 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     """
     from glintru_model.data.sequences import load_sequences
     from glintru_model.models.files import save_model
-    from glintru_model.outcome import TRAINING_FILE
     from glintru_model.tracking import child_run
     from glintru_model.training.trainer import EpochResult
     from glintru_model.training.trainer import train as train_model
@@ -279,7 +276,7 @@ def _validation(
 
 def _ceiling(interactions_dir: Path, dataset_dir: Path, config: EvaluationConfig) -> dict[str, float] | None:
     """Rank the test targets by the true probabilities, where the log is synthetic: the best any model can reach."""
-    oracle_path = interactions_dir / "oracle.npz"
+    oracle_path = interactions_dir / ORACLE_FILE
     if not oracle_path.exists():
         return None
     from glintru_model.data.sequences import load_sequences
