@@ -181,7 +181,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     config = parse_recommender(json.dumps(read_json(Path(best_path))["recommender"]), best_path)
     dataset, output = load_sequences(Path(dataset_dir)), Path(model_dir)
     validate = _validation(dataset, parse(EvaluationConfig, evaluation, "evaluation"))
-    with child_run(_run(run_path), config.name, {"model": config.name}) as run:
+    with child_run(_run(run_path), config.name, {"kind": "model", "model": config.name}) as run:
         run.log_params(config.model_dump())
         run.log_dataset(dataset.manifest)
 
@@ -218,7 +218,7 @@ def evaluate(
     training = read_json(Path(model_dir) / TRAINING_FILE)
     write_evaluation_report(Path(report_path), config.name, output, training)
     figures = {name: metric.value for name, metric in result.metrics.items()}
-    with child_run(_run(run_path), config.name, {"model": config.name}) as run:
+    with child_run(_run(run_path), config.name, {"kind": "model", "model": config.name}) as run:
         run.log_metrics({f"test/{name}": value for name, value in figures.items()})
         run.log_text_file(Path(report_path), f"evaluation-{config.name}.html")
     say(f"evaluate {config.name}: test NDCG@10 {figures['ndcg_at_10']:.4f}, Recall@10 {figures['recall_at_10']:.4f}")

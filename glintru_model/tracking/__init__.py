@@ -4,7 +4,14 @@ The only package that imports mlflow for tracking; mlflow itself is imported whe
 """
 
 from glintru_model.tracking.client import connect, mlflow_errors
-from glintru_model.tracking.runs import child_run, close_pipeline_run, log_settings, open_child, open_pipeline_run
+from glintru_model.tracking.runs import (
+    child_run,
+    close_pipeline_run,
+    comparison_path,
+    log_settings,
+    open_child,
+    open_pipeline_run,
+)
 from glintru_model.tracking.tracker import MlflowTracker, NullTracker, RunRef, Tracker
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "Tracker",
     "child_run",
     "close_pipeline_run",
+    "comparison_path",
     "connect",
     "log_settings",
     "mlflow_errors",

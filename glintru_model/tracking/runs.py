@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
+from urllib.parse import quote
 
 from glintru_model.errors import TrackingError
 from glintru_model.tracking.client import artifact_uri, connect, mlflow_errors, refuse_credentials, without_secrets
@@ -66,6 +67,27 @@ def open_pipeline_run(
     if params:
         MlflowTracker(ref).log_params(params)
     return ref
+
+
+def comparison_path(tracking_uri: str) -> str:
+    """Return where MLflow's UI shows the newest pipeline run's models side by side; empty if there are none.
+
+    Raises:
+        TrackingError: MLflow refuses or is not reachable.
+    """
+    client = connect(tracking_uri)
+    with mlflow_errors(tracking_uri):
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        newest = ["attributes.start_time DESC"]
+        pipelines = client.search_runs(experiments, "tags.kind = 'pipeline'", max_results=1, order_by=newest)
+        if not pipelines:
+            return ""
+        info = pipelines[0].info
+        clause = f"tags.`{PARENT_TAG}` = '{info.run_id}'"
+        children = client.search_runs([info.experiment_id], clause, order_by=["attributes.start_time ASC"])
+    models = [run.info.run_id for run in children if run.data.tags.get("kind") == "model"]
+    ids, experiments_shown = json.dumps(models), json.dumps([info.experiment_id])
+    return f"#/compare-runs?runs={quote(ids)}&experiments={quote(experiments_shown)}" if models else ""
 
 
 def log_settings(ref: RunRef, settings: str) -> None:
