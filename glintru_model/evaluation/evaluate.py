@@ -1,0 +1,229 @@
+"""Evaluate a scorer on one split: metrics with intervals, by group of users, beside the baselines."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from glintru_model.config import EvaluationConfig
+from glintru_model.data.sequences import EvaluationCases, EvaluationSplit, SequenceDataset
+from glintru_model.errors import DataError
+from glintru_model.evaluation.baselines import BASELINES
+from glintru_model.evaluation.intervals import Estimate, PairedDifference, estimate, paired_bootstrap
+from glintru_model.evaluation.metrics import MAIN_CUTOFF, FloatArray, Int64Array, metrics_from_ranks
+from glintru_model.evaluation.ranking import RankingResult, Scorer, rank_targets
+from glintru_model.evaluation.result import Evaluation, Group
+
+GROUP_METRICS = (f"ndcg_at_{MAIN_CUTOFF}", f"recall_at_{MAIN_CUTOFF}")
+_NUM_GROUPS = 5
+_NUM_SAMPLES = 6
+_SAMPLE_HISTORY = 8
+
+
+def mean_metrics(
+    scorer: Scorer, dataset: SequenceDataset, split: EvaluationSplit, config: EvaluationConfig
+) -> dict[str, float]:
+    """Compute the ranking metrics alone: no intervals, no groups, no output.
+
+    Raises:
+        DataError: no user has a target in this split.
+        TrainingError: a score is not finite.
+    """
+    cases = _cases(dataset, split)
+    ranking = rank_targets(scorer, dataset, cases, filter_seen=config.filter_seen, batch_size=config.batch_size)
+    return {name: float(values.mean()) for name, values in metrics_from_ranks(ranking.ranks, config.cutoffs).items()}
+
+
+def validation_metrics(scorer: Scorer, dataset: SequenceDataset, config: EvaluationConfig) -> dict[str, float]:
+    """Compute what models are chosen by, quickly enough for the end of every epoch.
+
+    Raises:
+        DataError, TrainingError: as `mean_metrics`.
+    """
+    return mean_metrics(scorer, dataset, "validation", config)
+
+
+def evaluate_model(
+    scorer: Scorer, dataset: SequenceDataset, split: EvaluationSplit, config: EvaluationConfig, what: str = "evaluate"
+) -> Evaluation:
+    """Evaluate a scorer and, on the same cases, every baseline; compare it with each by paired bootstrap.
+
+    Raises:
+        DataError, TrainingError: as `evaluate`.
+    """
+    result = evaluate(scorer, dataset, split, config, what=what)
+    baselines, comparisons = {}, {}
+    for name, fit in BASELINES.items():
+        baselines[name] = evaluate(fit(dataset), dataset, split, config, what=f"{what}: {name}")
+        comparisons[name] = compare_ranks(result.ranks, baselines[name].ranks, config)
+    return replace(result, baselines=baselines, baseline_comparisons=comparisons)
+
+
+def evaluate(
+    scorer: Scorer, dataset: SequenceDataset, split: EvaluationSplit, config: EvaluationConfig, *, what: str = ""
+) -> Evaluation:
+    """Rank the whole catalogue for every target of a split.
+
+    Beside the ranking metrics, over each user's top 10: `novelty_at_10`, the mean of -log2 of an item's share of the
+    training events, in bits; `popularity_bias_at_10`, how many doublings more popular the recommended items are than
+    the item that the user took (0 is unbiased).
+
+    Args:
+        scorer: scores the catalogue after a history.
+        dataset: histories and catalogue.
+        split: whose targets to rank.
+        config: cutoffs, filter, bootstrap.
+        what: shows progress under this name; silent if empty.
+
+    Raises:
+        DataError: no user has a target in this split.
+        TrainingError: a score is not finite.
+    """
+    cases = _cases(dataset, split)
+    ranking = rank_targets(
+        scorer,
+        dataset,
+        cases,
+        filter_seen=config.filter_seen,
+        batch_size=config.batch_size,
+        top_k=MAIN_CUTOFF,
+        what=what,
+    )
+    by_rank = metrics_from_ranks(ranking.ranks, config.cutoffs)
+    table = _case_table(dataset, cases, ranking)
+    recommended_items = np.unique(ranking.recommended)
+    return Evaluation(
+        split=split,
+        config=config,
+        num_items=dataset.num_items,
+        num_removed_targets=ranking.num_removed_targets,
+        cases=table,
+        metrics=_estimates({**by_rank, **_list_metrics(dataset, cases, ranking)}, config),
+        hits={f"hits_at_{k}": int((ranking.ranks <= k).sum()) for k in config.cutoffs},
+        coverage=float((recommended_items > 0).sum() / dataset.num_items),
+        groups=_groups(table, by_rank, config),
+        samples=_samples(dataset, cases, ranking, config.seed),
+        seconds=ranking.seconds,
+    )
+
+
+def compare_ranks(first: Int64Array, second: Int64Array, config: EvaluationConfig) -> dict[str, PairedDifference]:
+    """Compare two scorers' ranks of the same targets, metric by metric: first minus second.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+    ours, theirs = metrics_from_ranks(first, config.cutoffs), metrics_from_ranks(second, config.cutoffs)
+    samples, seed = config.bootstrap_samples, config.seed
+    return {name: paired_bootstrap(values, theirs[name], samples, seed) for name, values in ours.items()}
+
+
+def group_rows(cases: pa.Table) -> dict[str, list[tuple[str, Int64Array]]]:
+    """Group an evaluation's cases by history length and by the target's training events; see `quantile_groups`."""
+    columns = {"history_length": "history_length", "item_popularity": "target_train_count"}
+    return {name: quantile_groups(cases.column(column).to_numpy(), _NUM_GROUPS) for name, column in columns.items()}
+
+
+def quantile_groups(values: Int64Array, num_groups: int) -> list[tuple[str, Int64Array]]:
+    """Part cases into groups of about equal size by a whole number that each of them has.
+
+    Equal numbers stay together, so there may be fewer groups.
+
+    Returns:
+        A label (the number itself, or the smallest and largest one) and the row numbers of each group, ascending.
+    """
+    shares = np.arange(1, num_groups) / num_groups
+    edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    group_of = np.searchsorted(edges, values, side="left")
+    groups = []
+    for index in np.unique(group_of):
+        rows = np.flatnonzero(group_of == index)
+        low, high = int(values[rows].min()), int(values[rows].max())
+        groups.append((f"{low:,}" if low == high else f"{low:,}\N{EN DASH}{high:,}", rows))
+    return groups
+
+
+def _cases(dataset: SequenceDataset, split: EvaluationSplit) -> EvaluationCases:
+    cases = dataset.cases(split)
+    if not len(cases):
+        raise DataError(f"no user has a {split} target with a history before it, at least 1 is needed")
+    return cases
+
+
+def _case_table(dataset: SequenceDataset, cases: EvaluationCases, ranking: RankingResult) -> pa.Table:
+    vocabulary = dataset.vocabulary
+    rows = pa.array(cases.targets.astype(np.int64) - 1)
+    return pa.table(
+        {
+            "user_id": dataset.user_ids.take(pa.array(cases.user_rows)),
+            "target_item_id": vocabulary.item_ids.take(rows),
+            "rank": ranking.ranks,
+            "history_length": cases.history_ends - cases.history_starts,
+            "target_train_count": vocabulary.train_counts[cases.targets - 1],
+        }
+    )
+
+
+def _list_metrics(dataset: SequenceDataset, cases: EvaluationCases, ranking: RankingResult) -> dict[str, FloatArray]:
+    counts_V1 = np.concatenate([[0], dataset.vocabulary.train_counts])
+    bits_V1 = -np.log2(np.maximum(counts_V1, 1) / max(counts_V1.sum(), 1))
+    doublings_V1 = np.log2(counts_V1 + 1.0)
+    listed = ranking.recommended > 0
+    listed_C = np.maximum(listed.sum(axis=1), 1)
+
+    def mean(of_item: FloatArray) -> FloatArray:
+        mean_C: FloatArray = np.where(listed, of_item[ranking.recommended], 0.0).sum(axis=1) / listed_C
+        return mean_C
+
+    return {
+        f"novelty_at_{MAIN_CUTOFF}": mean(bits_V1),
+        f"popularity_bias_at_{MAIN_CUTOFF}": mean(doublings_V1) - doublings_V1[cases.targets],
+    }
+
+
+def _estimates(values: dict[str, FloatArray], config: EvaluationConfig) -> dict[str, Estimate]:
+    return {name: estimate(column, config.bootstrap_samples, config.seed) for name, column in values.items()}
+
+
+def _groups(table: pa.Table, by_rank: dict[str, FloatArray], config: EvaluationConfig) -> dict[str, list[Group]]:
+    return {
+        name: [
+            Group(label, rows, _estimates({metric: by_rank[metric][rows] for metric in GROUP_METRICS}, config))
+            for label, rows in parts
+        ]
+        for name, parts in group_rows(table).items()
+    }
+
+
+def _samples(
+    dataset: SequenceDataset, cases: EvaluationCases, ranking: RankingResult, seed: int
+) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(cases), size=min(_NUM_SAMPLES, len(cases)), replace=False))
+    name_of = _item_names(dataset)
+    samples = []
+    for row in chosen:
+        begin = max(cases.history_starts[row], cases.history_ends[row] - _SAMPLE_HISTORY)
+        history = dataset.item_ids[begin : cases.history_ends[row]]
+        samples.append(
+            {
+                "user": str(dataset.user_ids[int(cases.user_rows[row])].as_py()),
+                "history": [name_of(item) for item in history],
+                "target": name_of(cases.targets[row]),
+                "rank": int(ranking.ranks[row]),
+                "recommended": [name_of(item) for item in ranking.recommended[row] if item],
+            }
+        )
+    return samples
+
+
+def _item_names(dataset: SequenceDataset) -> Callable[[Any], str]:
+    vocabulary = dataset.vocabulary
+
+    def name_of(item: Any) -> str:
+        title = vocabulary.titles[int(item) - 1].as_py() if vocabulary.titles is not None else None
+        return str(title or vocabulary.item_ids[int(item) - 1].as_py())
+
+    return name_of

@@ -1,0 +1,161 @@
+"""Two reports: of one model's evaluation, and of a whole pipeline run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from glintru_model.evaluation import figures, report_sections
+from glintru_model.evaluation.metrics import MAIN_METRIC
+from glintru_model.evaluation.result import read_metrics
+from glintru_model.evaluation.wording import baseline_verdict, comparison_verdict, metric_title, title_of
+from glintru_model.html import Interval, Page
+
+
+def write_evaluation_report(
+    path: Path, name: str, evaluation_dir: Path, training: Mapping[str, Any] | None = None
+) -> None:
+    """Write the report of one model on one split.
+
+    Args:
+        path: the HTML file.
+        name: the model's.
+        evaluation_dir: the folder that `Evaluation.write` filled.
+        training: its `training.json` (a `TrainingResult`), for learning curve and cost.
+
+    Raises:
+        DataError: the evaluation's files are missing.
+        StorageError: the disk refused.
+    """
+    document = read_metrics(evaluation_dir)
+    page = Page(
+        f"{title_of(name)}: evaluation",
+        f"{document['split'].capitalize()} targets of {document['num_cases']:,} users, ranked among all "
+        f"{document['num_items']:,} items",
+    )
+    beats_all, verdict = baseline_verdict(name, document)
+    page.add_notice(verdict, "good" if beats_all else "bad")
+    page.add_section("Metrics")
+    report_sections.add_metrics(page, {name: document})
+    page.add_section("Where it does well")
+    report_sections.add_groups(page, {name: document})
+    if training:
+        page.add_section("Training")
+        report_sections.add_learning_curves(page, {name: training})
+        report_sections.add_cost(page, {name: training}, {name: document})
+    page.add_section("Sample recommendations")
+    report_sections.add_samples(page, {name: document})
+    page.add_section("How it was measured")
+    report_sections.add_method(page, document)
+    page.write(path)
+
+
+def write_run_report(
+    path: Path,
+    *,
+    data_report: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    ceiling: Mapping[str, float] | None,
+    studies: Mapping[str, Sequence[Mapping[str, Any]]],
+    evaluations: Mapping[str, Path],
+    trainings: Mapping[str, Mapping[str, Any]],
+    versions: Sequence[Mapping[str, Any]],
+    comparison: Mapping[str, Any],
+) -> None:
+    """Write the one page over a pipeline run: its verdict first, then what it rests on.
+
+    Args:
+        path: the HTML file.
+        data_report: what `ingest` reported.
+        manifest: that of the sequences.
+        ceiling: metrics of the best possible ranking, where the log is synthetic.
+        studies: each model's trials.
+        evaluations: each model's evaluation folder.
+        trainings: each model's `training.json`.
+        versions: the registered versions: model, name, version, alias, reason.
+        comparison: what `compare` returned.
+
+    Raises:
+        DataError: an evaluation's files are missing.
+        StorageError: the disk refused.
+    """
+    documents = {name: read_metrics(directory) for name, directory in evaluations.items()}
+    models = " and ".join(title_of(name) for name in documents)
+    page = Page(f"{models} side by side", _subtitle(manifest))
+    _add_verdicts(page, documents, ceiling, comparison)
+    page.add_section("Metrics")
+    report_sections.add_metrics(page, documents, ceiling)
+    page.add_section("Where each model wins")
+    report_sections.add_groups(page, documents)
+    report_sections.add_differences(page, dict(comparison))
+    page.add_section("Sample recommendations")
+    report_sections.add_samples(page, documents)
+    page.add_section("Training and its cost")
+    report_sections.add_learning_curves(page, trainings)
+    report_sections.add_cost(page, trainings, documents)
+    _add_tuning(page, studies)
+    _add_data(page, data_report, manifest)
+    page.add_section("Registered versions")
+    keys = ("name", "version", "alias", "reason")
+    page.add_table("", keys, [[str(version[key]) for key in keys] for version in versions])
+    page.add_section("How it was measured")
+    report_sections.add_method(page, next(iter(documents.values())))
+    page.write(path)
+
+
+def _subtitle(manifest: Mapping[str, Any]) -> str:
+    counts = ", ".join(
+        f"{manifest[f'num_{what}']:,} {what}"
+        for what in ("users", "items", "interactions")
+        if f"num_{what}" in manifest
+    )
+    return f"{manifest.get('source', 'log')}: {counts}"
+
+
+def _add_verdicts(
+    page: Page,
+    documents: Mapping[str, Mapping[str, Any]],
+    ceiling: Mapping[str, float] | None,
+    comparison: Mapping[str, Any],
+) -> None:
+    page.add_notice(comparison_verdict(dict(comparison)))
+    for name, document in documents.items():
+        beats_all, verdict = baseline_verdict(name, dict(document))
+        page.add_notice(verdict, "good" if beats_all else "bad")
+    first = next(iter(documents.values()))
+    title = f"test {metric_title(MAIN_METRIC)}"
+    cards: dict[str, Any] = {
+        f"{title_of(name)}, {title}": Interval(*(document["metrics"][MAIN_METRIC][k] for k in ("value", "low", "high")))
+        for name, document in documents.items()
+    }
+    best = max(first["baselines"], key=lambda name: first["baselines"][name][MAIN_METRIC]["value"])
+    cards[f"best baseline ({title_of(best)})"] = first["baselines"][best][MAIN_METRIC]["value"]
+    if ceiling:
+        cards["best possible"] = ceiling[MAIN_METRIC]
+    page.add_cards(cards)
+
+
+def _add_tuning(page: Page, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    page.add_section("Tuning", f"Each trial trains briefly and reports its validation {metric_title(MAIN_METRIC)}.")
+    colours = figures.model_colours(list(studies))
+    page.add_figures("", [figures.trial_dots(name, trials, colours[name]) for name, trials in studies.items()])
+    for name, trials in studies.items():
+        keys = list(dict.fromkeys(key for trial in trials for key in trial))
+        rows = [[trial.get(key) for key in keys] for trial in trials]
+        page.add_table(f"{title_of(name)}: all {len(trials)} trials", keys, rows, collapsed=True)
+
+
+def _add_data(page: Page, data_report: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    page.add_section("Data")
+    page.add_cards({key.removeprefix("num_"): value for key, value in manifest.items() if key.startswith("num_")})
+    page.add_table("How it was split", ["setting", "value"], _flat_rows(manifest), collapsed=True)
+    page.add_table("How it was read and cleaned", ["what", "value"], _flat_rows(data_report), collapsed=True)
+
+
+def _flat_rows(values: Mapping[str, Any], prefix: str = "") -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat_rows(value, f"{prefix}{key}.")
+        elif not isinstance(value, list | tuple):
+            rows.append([f"{prefix}{key}", value])
+    return rows

@@ -1,0 +1,193 @@
+"""The parts of which the evaluation reports are made; each adds itself to a page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from glintru_model.evaluation import figures
+from glintru_model.evaluation.metrics import MAIN_CUTOFF, MAIN_METRIC
+from glintru_model.evaluation.wording import metric_title, title_of
+from glintru_model.html import Interval, Page
+
+Document = Mapping[str, Any]
+GROUP_AXES = {"history_length": "events in the history", "item_popularity": "training events of the target"}
+_GROUP_CAPTIONS = {"history_length": "By length of the history", "item_popularity": "By popularity of the target"}
+_RANKED_BY = (MAIN_METRIC, f"recall_at_{MAIN_CUTOFF}")
+_MIB = 2**20
+
+
+def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[str, float] | None = None) -> None:
+    """Add every metric of models and baselines (and the best possible, where known), as table and as plots.
+
+    Args:
+        page: takes the parts.
+        documents: for each model its `metrics.json`; the baselines are read from the first, they are the same in all.
+        ceiling: metric values of the best possible ranking.
+    """
+    estimates = _all_estimates(documents)
+    baselines = next(iter(documents.values()))["baselines"]
+    columns = [*documents, *baselines]
+    ranking = [metric for metric in next(iter(estimates.values())) if metric.startswith(("ndcg", "recall", "mrr"))]
+    rows = []
+    for metric in ranking:
+        best = max(columns, key=lambda name: estimates[name][metric]["value"])
+        cells = [_cell(estimates[name][metric], best=name == best) for name in columns]
+        rows.append([metric_title(metric), *cells, *([ceiling.get(metric)] if ceiling else [])])
+    titles = [title_of(name) for name in columns]
+    colours = figures.model_colours(list(documents))
+    page.add_figures(
+        "",
+        [
+            figures.metric_dots(
+                metric, {name: estimates[name][metric] for name in columns}, colours, (ceiling or {}).get(metric)
+            )
+            for metric in _RANKED_BY
+        ],
+    )
+    page.add_table("Ranking metrics", ["", *titles, *(["best possible"] if ceiling else [])], rows)
+    _add_list_metrics(page, documents, columns, estimates)
+
+
+def add_groups(page: Page, documents: Mapping[str, Document]) -> None:
+    """Plot NDCG@10 by history length and by item popularity, models beside the best baseline."""
+    first = next(iter(documents.values()))
+    best_baseline = max(first["baselines"], key=lambda name: first["baselines"][name][MAIN_METRIC]["value"])
+    colours = figures.model_colours(list(documents))
+    plots = []
+    for group, caption in _GROUP_CAPTIONS.items():
+        lines: dict[str, Any] = {name: document["groups"][group] for name, document in documents.items()}
+        lines[best_baseline] = [{**row, "metrics": row["baselines"][best_baseline]} for row in first["groups"][group]]
+        plots.append(figures.group_lines(caption, GROUP_AXES[group], lines, colours))
+    note = "Groups hold about equally many users; bars are 95 % intervals. The dotted line is the best baseline."
+    page.add_figures("", plots, note=note)
+
+
+def add_differences(page: Page, comparison: Mapping[str, Any]) -> None:
+    """Show where each of two models is ahead: by group of users, by metric, and target by target."""
+    first, second = comparison["first"], comparison["second"]
+    page.add_figures(
+        "",
+        [
+            figures.group_differences(caption, GROUP_AXES[group], comparison["groups"][group], first, second)
+            for group, caption in _GROUP_CAPTIONS.items()
+        ],
+        note="A grey point: its 95 % interval (paired bootstrap over the same users) contains 0.",
+    )
+    rows = [
+        [metric_title(name), Interval(pair["difference"], pair["low"], pair["high"]), pair["p_value"]]
+        for name, pair in comparison["metrics"].items()
+    ]
+    names = f"{title_of(first)} minus {title_of(second)}"
+    page.add_table(names, ["", "difference", "p-value"], rows, note="Paired bootstrap, two-sided.")
+    hits = comparison[f"hits_at_{MAIN_CUTOFF}"]
+    labels = {
+        "both": "both models",
+        "first_only": f"{title_of(first)} only",
+        "second_only": f"{title_of(second)} only",
+        "neither": "neither",
+    }
+    total = comparison["num_cases"]
+    counted = [[label, hits[key], 100 * hits[key] / total] for key, label in labels.items()]
+    page.add_table(f"Whose top {MAIN_CUTOFF} holds the item that the user took", ["", "users", "%"], counted)
+
+
+def add_learning_curves(page: Page, trainings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Plot what each epoch reached."""
+    page.add_figures("", figures.learning_curves(trainings, figures.model_colours(list(trainings))))
+
+
+def add_cost(page: Page, trainings: Mapping[str, Mapping[str, Any]], documents: Mapping[str, Document]) -> None:
+    """Add what training and scoring took, a row for each model."""
+    stops = {
+        "patience": "no better epoch for long enough",
+        "max_epochs": "number of epochs",
+        "max_seconds": "time limit",
+    }
+    rows = []
+    for name, training in trainings.items():
+        epochs = training["history"]
+        rates = [epoch["targets_per_second"] for epoch in epochs]
+        rows.append(
+            [
+                title_of(name),
+                training["num_parameters"],
+                training["seconds"],
+                len(epochs),
+                training["best_epoch"],
+                sum(rates) / len(rates) if rates else None,
+                training["peak_memory_bytes"] / _MIB,
+                documents[name]["num_cases"] / max(documents[name]["seconds"], 1e-9),
+                stops.get(training["stopped"], training["stopped"]),
+            ]
+        )
+    columns = ["", "parameters", "training, s", "epochs", "best epoch", "targets/s", "peak memory, MiB"]
+    page.add_table("", [*columns, "users ranked/s", "stopped by"], rows)
+
+
+def add_samples(page: Page, documents: Mapping[str, Document]) -> None:
+    """Show a few users' histories, what they took, and what each model recommends."""
+    names = list(documents)
+    for index, sample in enumerate(documents[names[0]]["samples"]):
+        of_model = {name: documents[name]["samples"][index] for name in names}
+        target = sample["target"]
+        ranks = ", ".join(f"{title_of(name)} rank {of_model[name]['rank']:,}" for name in names)
+        lists = [of_model[name]["recommended"] for name in names]
+        rows = [
+            [place + 1, *(_marked(items[place], target) if place < len(items) else None for items in lists)]
+            for place in range(max(len(items) for items in lists))
+        ]
+        page.add_table(
+            f"User {sample['user']} took {target}: {ranks}",
+            ["place", *(title_of(name) for name in names)],
+            rows,
+            note=f"Latest items of the history, newest last: {' · '.join(sample['history'])}",
+            collapsed=True,
+        )
+
+
+def add_method(page: Page, document: Document) -> None:
+    """State how the figures were measured."""
+    seen = (
+        f"The items of a user's history are no candidates; this removes {document['num_removed_targets']:,} of the "
+        f"{document['num_cases']:,} targets, which count as misses."
+        if document["filter_seen"]
+        else "The items of a user's history stay candidates."
+    )
+    page.add_text(
+        f"Full ranking over all {document['num_items']:,} items for the last {document['split']} event of "
+        f"{document['num_cases']:,} users, given everything before it; no sampled candidates. {seen} "
+        f"Ties: {document['tie_rule']}. Intervals: {100 * document['confidence']:.0f} % percentile bootstrap over "
+        f"users, {document['config']['bootstrap_samples']:,} resamples. Baselines are fitted on the training part only."
+    )
+
+
+def _add_list_metrics(
+    page: Page, documents: Mapping[str, Document], columns: Sequence[str], estimates: Mapping[str, Any]
+) -> None:
+    first = next(iter(documents.values()))
+    coverage = {name: document["coverage_at_10"] for name, document in documents.items()}
+    coverage |= first["baseline_coverage_at_10"]
+    novelty, bias = f"novelty_at_{MAIN_CUTOFF}", f"popularity_bias_at_{MAIN_CUTOFF}"
+    rows = [
+        [title_of(name), 100 * coverage[name], _cell(estimates[name][novelty]), _cell(estimates[name][bias])]
+        for name in columns
+    ]
+    page.add_table(
+        f"What is in the top {MAIN_CUTOFF}",
+        ["", "catalogue covered, %", "novelty, bits", "popularity bias, doublings"],
+        rows,
+        note="Novelty: mean of -log2 of an item's share of all training events. Popularity bias: how many doublings "
+        "more popular the recommended items are than the one that the user took; 0 is unbiased.",
+    )
+
+
+def _all_estimates(documents: Mapping[str, Document]) -> dict[str, Mapping[str, Any]]:
+    first = next(iter(documents.values()))
+    return {**{name: document["metrics"] for name, document in documents.items()}, **first["baselines"]}
+
+
+def _cell(estimate: Mapping[str, float], *, best: bool = False) -> Interval:
+    return Interval(estimate["value"], estimate["low"], estimate["high"], best)
+
+
+def _marked(item: str, target: str) -> str:
+    return f"✓ {item}" if item == target else item

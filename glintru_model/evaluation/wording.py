@@ -1,0 +1,78 @@
+"""What the reports call things, and their verdicts as plain sentences."""
+
+from typing import Any
+
+from glintru_model.evaluation.metrics import MAIN_METRIC
+
+_TITLES = {
+    "glintru": "GLINT-RU",
+    "sasrec": "SASRec",
+    "popularity": "popularity",
+    "recent_popularity": "recent popularity",
+    "item_knn": "ItemKNN",
+    "markov_chain": "Markov chain",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "popularity_bias": "Popularity bias",
+}
+
+
+def title_of(name: str) -> str:
+    """Return what a reader calls a model or a baseline."""
+    return _TITLES.get(name, name)
+
+
+def metric_title(metric: str) -> str:
+    """Write `ndcg_at_10` as `NDCG@10`."""
+    name, _, cutoff = metric.partition("_at_")
+    return f"{_TITLES.get(name, name.capitalize())}@{cutoff}"
+
+
+def baseline_verdict(name: str, document: dict[str, Any]) -> tuple[bool, str]:
+    """Say whether a model beats every baseline on NDCG@10: the interval of each difference must lie above 0.
+
+    Args:
+        name: the model's.
+        document: its `metrics.json`.
+    """
+    pairs = {other: metrics[MAIN_METRIC] for other, metrics in document["baseline_comparisons"].items()}
+    beaten = {other: pair for other, pair in pairs.items() if pair["low"] > 0}
+    model, metric = title_of(name), metric_title(MAIN_METRIC)
+    if len(beaten) == len(pairs):
+        strongest = min(pairs, key=lambda other: pairs[other]["difference"])
+        return True, f"{model} beats every baseline on {metric}; the strongest, {_by(strongest, pairs[strongest])}."
+    unbeaten = [_by(other, pair) for other, pair in pairs.items() if other not in beaten]
+    rest = f" It beats {_listed([title_of(other) for other in beaten])}." if beaten else " It beats none of them."
+    return False, f"{model} does not beat {_listed(unbeaten)} on {metric}.{rest}"
+
+
+def comparison_verdict(comparison: dict[str, Any]) -> str:
+    """Say which of two models ranks better on NDCG@10, or that the users do not tell.
+
+    Args:
+        comparison: what `compare` returned.
+    """
+    first, second = title_of(comparison["first"]), title_of(comparison["second"])
+    pair, metric = comparison["metrics"][MAIN_METRIC], metric_title(MAIN_METRIC)
+    users = f"{comparison['num_cases']:,} users"
+    if pair["low"] <= 0 <= pair["high"]:
+        return (
+            f"Neither of {first} and {second} is better on {metric} as far as {users} can tell: "
+            f"difference {_signed(pair)}, p = {pair['p_value']:.2g}."
+        )
+    if pair["difference"] < 0:
+        first, second = second, first
+        pair = {**pair, "difference": -pair["difference"], "low": -pair["high"], "high": -pair["low"]}
+    return f"{first} is better than {second} on {metric} by {_signed(pair)}, p = {pair['p_value']:.2g}, {users}."
+
+
+def _by(other: str, pair: dict[str, float]) -> str:
+    return f"{title_of(other)}, by {_signed(pair)}"
+
+
+def _signed(pair: dict[str, float]) -> str:
+    return f"{pair['difference']:.4f} (95 % interval {pair['low']:.4f} to {pair['high']:.4f})"
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
