@@ -208,7 +208,8 @@ def _as_type(item_ids: pa.Array | list[Any], wanted: pa.DataType) -> pa.Array:
         return item_ids.cast(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
-    if not pa.types.is_integer(wanted):
+    primitive = pa.types.is_string(item_ids.type) or pa.types.is_floating(item_ids.type)
+    if not (primitive and pa.types.is_integer(wanted)):
         return pa.nulls(len(item_ids), wanted)
     text = item_ids.cast(pa.string())
     numbers = pc.if_else(pc.match_substring_regex(text, r"^-?\d{1,18}$"), text, None)
