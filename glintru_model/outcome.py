@@ -13,7 +13,7 @@ from glintru_model.files import read_json, write_json
 from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, TRAINING_FILE
 from glintru_model.progress import say
 from glintru_model.serving.registry import RegisteredVersion, register
-from glintru_model.tracking import MlflowTracker, RunRef, close_pipeline_run, open_child
+from glintru_model.tracking import PIPELINE_TAG, MlflowTracker, RunRef, child_run, close_pipeline_run, run_tags
 
 MAIN_METRIC = "ndcg_at_10"
 
@@ -70,6 +70,26 @@ def conclude(
     summary = summarise(candidates, versions, comparison, ceiling)
     write_json(summary_path, summary)
     _track(run, summary, report_path, summary_path)
+
+
+def _register(
+    model_name: str, child: str, candidate: Candidate, manifest: dict[str, Any], run: RunRef
+) -> RegisteredVersion:
+    tags = run_tags(run)
+    metrics = read_metrics(candidate.evaluation_dir)["metrics"]
+    with child_run(run, child) as tracker:
+        version = register(
+            candidate.model_dir,
+            tracking=tracker.ref,
+            model_name=model_name,
+            pipeline_run=tags.get(PIPELINE_TAG, ""),
+            dataset_hash=manifest["dataset_hash"],
+            validation_metrics=candidate.training["best_metrics"],
+            test_metrics={name: metric["value"] for name, metric in metrics.items()},
+            tags={"git_commit": tags.get("git_commit", "")},
+        )
+    say(f"registered {version.name} version {version.version} as {version.alias}: {version.reason}")
+    return version
 
 
 def summarise(

@@ -5,16 +5,19 @@ The only package that imports mlflow for tracking; mlflow itself is imported whe
 
 from glintru_model.tracking.client import connect, mlflow_errors
 from glintru_model.tracking.runs import (
+    PIPELINE_TAG,
     child_run,
     close_pipeline_run,
     comparison_path,
     log_settings,
     open_child,
     open_pipeline_run,
+    run_tags,
 )
 from glintru_model.tracking.tracker import MlflowTracker, NullTracker, RunRef, Tracker
 
 __all__ = [
+    "PIPELINE_TAG",
     "MlflowTracker",
     "NullTracker",
     "RunRef",
@@ -27,4 +30,5 @@ __all__ = [
     "mlflow_errors",
     "open_child",
     "open_pipeline_run",
+    "run_tags",
 ]

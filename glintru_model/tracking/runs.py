@@ -90,6 +90,19 @@ def comparison_path(tracking_uri: str) -> str:
     return f"#/compare-runs?runs={quote(ids)}&experiments={quote(experiments_shown)}" if models else ""
 
 
+def run_tags(ref: RunRef) -> dict[str, str]:
+    """Return a run's tags; the null run has none.
+
+    Raises:
+        TrackingError: MLflow refuses or is not reachable.
+    """
+    if not ref:
+        return {}
+    client = connect(ref.tracking_uri)
+    with mlflow_errors(ref.tracking_uri):
+        return dict(client.get_run(ref.run_id).data.tags)
+
+
 def log_settings(ref: RunRef, settings: str) -> None:
     """Keep a run's whole configuration: as params that can be searched, and as the artifact `settings.json`.
 
