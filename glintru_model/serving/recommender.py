@@ -1,0 +1,163 @@
+"""Item-id histories in, top-k item ids and scores out: what every way of serving a model shares.
+
+Shapes: B histories, V items in the catalogue.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from glintru_model.data.sequences import Vocabulary, load_vocabulary
+from glintru_model.errors import DataError, InputError
+from glintru_model.models.base import SequentialRecommender
+from glintru_model.models.files import VOCABULARY_FILE, load_model
+from glintru_model.models.scorer import ModelScorer
+
+ItemId = int | str
+_MAX_SCORES = 2**24  # scores of a batch held at once: 64 MB
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to one history.
+
+    Attributes:
+        item_ids: best first; fewer than k where filtering left fewer.
+        scores: one per item; training counts where popularity answered.
+        num_unknown_items: items of the history that the catalogue does not have; they were skipped.
+        ranked_by: `popularity` where nothing known was left of the history.
+    """
+
+    item_ids: list[ItemId]
+    scores: list[float]
+    num_unknown_items: int
+    ranked_by: Literal["model", "popularity"]
+
+
+class Recommender:
+    """A trained model with its catalogue."""
+
+    def __init__(self, model: SequentialRecommender, vocabulary: Vocabulary) -> None:
+        if model.num_items != vocabulary.num_items:
+            raise DataError(f"the model knows {model.num_items} items, its vocabulary {vocabulary.num_items}")
+        self.vocabulary = vocabulary
+        self.integer_ids = pa.types.is_integer(vocabulary.item_ids.type)
+        self._scorer = ModelScorer(model)
+        popularity = np.concatenate([[-np.inf], vocabulary.train_counts]).astype(np.float32)
+        self._popularity_V1 = torch.from_numpy(popularity).to(model.item_embedding.weight.device)
+
+    @classmethod
+    def load(cls, directory: Path, device: torch.device | str = "cpu") -> "Recommender":
+        """Read a model's folder.
+
+        Raises:
+            DataError: a file is missing or does not fit the others.
+        """
+        model, _ = load_model(directory, device)
+        return cls(model, load_vocabulary(directory / VOCABULARY_FILE))
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[ItemId]],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Sequence[ItemId] = (),
+    ) -> list[Recommendation]:
+        """Rank the catalogue for each history.
+
+        Args:
+            histories: ids as the log has them, oldest first; a history may be empty or hold unknown items.
+            k: items wanted, 1..V.
+            filter_seen: leave out every item of the history, however long it is.
+            exclude: items to leave out of every answer.
+
+        Raises:
+            InputError: one line that names what cannot be used.
+        """
+        num_items = self.vocabulary.num_items
+        if not _is_whole(k) or not 1 <= k <= num_items:
+            raise InputError(f"k {k!r}, allowed: 1..{num_items} (the size of the catalogue)")
+        if not _is_bool(filter_seen):
+            raise InputError(f"filter_seen {filter_seen!r}, allowed: true or false")
+        excluded = self._indices(exclude, "exclude")
+        known = [self._indices(history, f"history {row}") for row, history in enumerate(histories)]
+        answers = []
+        for batch in _batches(known, max(1, min(256, _MAX_SCORES // (num_items + 1)))):
+            scores_BV1 = self._scores([indices[indices > 0] for indices in batch])
+            scores_BV1[:, torch.from_numpy(excluded[excluded > 0]).long()] = -torch.inf
+            if filter_seen:
+                rows = np.repeat(np.arange(len(batch)), [len(indices) for indices in batch])
+                seen = np.concatenate(batch) if batch else rows
+                scores_BV1[torch.from_numpy(rows), torch.from_numpy(seen).long()] = -torch.inf
+            answers += [self._answer(*pair, int(k)) for pair in zip(batch, scores_BV1, strict=True)]
+        return answers
+
+    def _scores(self, histories: list[npt.NDArray[np.int32]]) -> Tensor:
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        scores_BV1 = self._popularity_V1.repeat(len(histories), 1)
+        rows = np.flatnonzero(lengths)
+        if len(rows):
+            ends = np.cumsum(lengths)
+            flat = np.concatenate(histories)
+            by_model = self._scorer.score_histories(flat, (ends - lengths)[rows], ends[rows])
+            scores_BV1[torch.from_numpy(rows).to(scores_BV1.device)] = by_model
+        return scores_BV1
+
+    def _answer(self, indices: npt.NDArray[np.int32], scores_V1: Tensor, k: int) -> Recommendation:
+        top = torch.topk(scores_V1, k)
+        scores, items = top.values.cpu().numpy(), top.indices.cpu().numpy()
+        order = np.lexsort((items, -scores))  # equal scores: the item that is more frequent in training first
+        order = order[np.isfinite(scores[order])]
+        return Recommendation(
+            item_ids=self.vocabulary.item_ids.take(pa.array(items[order] - 1)).to_pylist(),
+            scores=scores[order].tolist(),
+            num_unknown_items=int((indices == 0).sum()),
+            ranked_by="model" if indices.any() else "popularity",
+        )
+
+    def _indices(self, ids: Any, what: str) -> npt.NDArray[np.int32]:
+        """Map ids to indices 1..V, 0 where unknown."""
+        if not isinstance(ids, list | tuple | np.ndarray):
+            raise InputError(f"{what}: found {_shown(ids)}, expected a list of item ids")
+        fits, expected = (_is_whole, "whole numbers") if self.integer_ids else (_is_text, "text")
+        for position, item_id in enumerate(ids):
+            if not fits(item_id):
+                found = _shown(item_id)
+                raise InputError(f"{what}, position {position}: found {found}, item ids of this model are {expected}")
+        if len(ids) == 0:
+            return np.empty(0, dtype=np.int32)
+        try:
+            return self.vocabulary.index_of(list(ids))
+        except (OverflowError, pa.ArrowException) as error:
+            raise InputError(f"{what}: an item id does not fit 64 bits") from error
+
+
+def _batches(rows: list[npt.NDArray[np.int32]], size: int) -> Iterator[list[npt.NDArray[np.int32]]]:
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:40]}{'...' if len(text) > 40 else ''} ({type(value).__name__})"

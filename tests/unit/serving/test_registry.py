@@ -1,0 +1,367 @@
+"""Registered models in a real MLflow registry on sqlite, loaded back as MLflow loads them."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from glintru_model.errors import DataError, InputError, TrackingError
+from glintru_model.serving import registry
+from glintru_model.serving.packaging import model_sha256
+from glintru_model.serving.recommender import Recommender
+from glintru_model.serving.registry import list_champions, promote, register, rollback
+from glintru_model.tracking import child_run, connect, open_pipeline_run
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('registry') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def client(uri):
+    return connect(uri)
+
+
+@pytest.fixture
+def add(uri, glintru_dir, request):
+    """Register the model as of some pipeline run, under this test's own name."""
+
+    def add_version(run, validation, *, dataset="data-1", model_dir=glintru_dir):
+        parent = open_pipeline_run(uri, "registry", "", f"{request.node.name}-{run}", {}, {})
+        with child_run(parent, "train") as tracker:
+            return register(
+                model_dir,
+                tracking=tracker.ref,
+                model_name=request.node.originalname,
+                pipeline_run=f"{request.node.name}-{run}",
+                dataset_hash=dataset,
+                validation_metrics={"ndcg_at_10": validation},
+                test_metrics={"ndcg_at_10": 0.05, "recall_at_10": 0.1},
+                tags={"git_commit": "abc"},
+            )
+
+    return add_version
+
+
+@pytest.fixture
+def name(request):
+    return request.node.originalname
+
+
+def holder(client, name, alias):
+    aliases = client.get_registered_model(name).aliases
+    return str(aliases[alias]) if alias in aliases else None
+
+
+def test_version_says_where_it_comes_from(client, add, name, glintru_dir):
+    added = add("a", 0.25)
+    version = client.get_model_version(name, added.version)
+    expected = {
+        "git_commit": "abc",
+        "dataset_hash": "data-1",
+        "pipeline_run": f"{name}-a",
+        "model_sha256": model_sha256(glintru_dir),
+        "validation_ndcg_at_10": "0.25",
+        "test_ndcg_at_10": "0.05",
+        "test_recall_at_10": "0.1",
+        "decision": "champion",
+    }
+    assert {key: version.tags[key] for key in expected} == expected
+    assert added.reason in version.description
+    assert "Test ndcg_at_10 0.0500" in version.description
+    logged = client.get_logged_model(version.tags["model_id"])
+    assert logged.status == "READY"
+    assert {metric.key: metric.value for metric in logged.metrics} == {
+        "val/ndcg_at_10": 0.25,
+        "test/ndcg_at_10": 0.05,
+        "test/recall_at_10": 0.1,
+    }
+    assert [output.model_id for output in client.get_run(version.run_id).outputs.model_outputs] == [logged.model_id]
+
+
+def test_registering_twice_changes_nothing(client, add, name):
+    first = add("a", 0.2)
+    before = client.get_model_version(name, first.version)
+    better = add("b", 0.3)
+    again = add("a", 0.2)
+    assert again == first
+    assert [str(v.version) for v in client.search_model_versions(f"name = '{name}'")] == ["2", "1"]
+    assert holder(client, name, "champion") == better.version
+    after = client.get_model_version(name, first.version)
+    assert (after.tags, after.description) == (before.tags, before.description)
+
+
+@pytest.mark.parametrize("broken_at", ["_create_version", "_give_alias"])
+def test_attempt_that_died_on_the_way_is_completed(client, add, name, monkeypatch, broken_at):
+    model = f"{name}"
+    before = len(client.search_model_versions(f"name = '{model}'"))
+
+    def die(*_):
+        raise TrackingError("the server went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, broken_at, die)
+        with pytest.raises(TrackingError, match="went away"):
+            add("a", 0.2)
+    assert before > 0 or holder_or_none(client, model) is None
+    added = add("a", 0.2)
+    assert len(client.search_model_versions(f"name = '{model}'")) == before + 1
+    version = client.get_model_version(model, added.version)
+    assert version.tags["decision"] == added.alias
+    experiment = client.get_experiment_by_name("registry").experiment_id
+    clause = f"name = '{model}' AND tags.pipeline_run = '{version.tags['pipeline_run']}'"
+    assert len(client.search_logged_models([experiment], clause)) == 1
+
+
+def holder_or_none(client, name):
+    champions = list_champions(client.tracking_uri, [name])
+    return champions[name]
+
+
+def test_champion_is_replaced_only_by_a_better_one_on_the_same_data(client, add, name, uri):
+    assert add("a", 0.20).alias == "champion"
+    worse = add("b", 0.10)
+    assert (worse.alias, holder(client, name, "champion"), holder(client, name, "challenger")) == (
+        "challenger",
+        "1",
+        worse.version,
+    )
+    better = add("c", 0.30)
+    assert (better.alias, holder(client, name, "champion")) == ("champion", better.version)
+    elsewhere = add("d", 0.90, dataset="data-2")
+    assert (elsewhere.alias, holder(client, name, "champion")) == ("challenger", better.version)
+    assert "another dataset" in elsewhere.reason
+    champions = list_champions(uri, [name, "never-registered"])
+    assert champions["never-registered"] is None
+    assert champions[name].version == better.version
+    assert "0.3000 against 0.2000 of version 1" in champions[name].reason
+
+
+def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
+    for run, figure in (("a", 0.1), ("b", 0.2), ("c", 0.15)):
+        add(run, figure)
+    assert (holder(client, name, "champion"), holder(client, name, "challenger")) == ("2", "3")
+    assert promote(uri, name, "3").version == "3"
+    assert (holder(client, name, "champion"), holder(client, name, "challenger")) == ("3", None)
+    assert "promoted_at" in client.get_model_version(name, "3").tags
+    assert rollback(uri, name).version == "2"
+    traced = client.get_model_version(name, "3").tags
+    assert traced["rolled_back_to"] == "2"
+    assert traced["rolled_back_at"] >= traced["promoted_at"]
+    assert rollback(uri, name).version == "1"
+    with pytest.raises(InputError, match="version 1 is the first champion"):
+        rollback(uri, name)
+
+
+def test_versions_that_do_not_exist_are_named(client, add, name, uri):
+    add("a", 0.1)
+    add("b", 0.2)
+    with pytest.raises(InputError, match=rf"'{name}' has no version '9', there are: 1, 2$"):
+        promote(uri, name, "9")
+    client.delete_model_version(name, "1")
+    with pytest.raises(InputError, match=r"no version '1', there are: 2$"):
+        rollback(uri, name)
+    assert holder(client, name, "champion") == "2"
+    with pytest.raises(InputError, match="'nobody' has no champion"):
+        rollback(uri, "nobody")
+
+
+def test_broken_weights_are_refused_before_anything_is_registered(add, name, uri, glintru_dir, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(glintru_dir, broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(DataError, match="not a safetensors file"):
+        add("a", 0.1, model_dir=broken)
+    assert list_champions(uri, [name]) == {name: None}
+
+
+def test_untracked_run_registers_nothing(glintru_dir):
+    from glintru_model.tracking import RunRef
+
+    kwargs = {"pipeline_run": "r", "dataset_hash": "d", "validation_metrics": {}, "test_metrics": {}, "tags": {}}
+    added = register(glintru_dir, tracking=RunRef(), model_name="n", **kwargs)
+    assert (added.version, added.alias) == ("", "")
+
+
+def test_registry_that_is_not_reachable_is_one_line(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: not reachable: [^\n]+$"):
+        list_champions("http://127.0.0.1:9", ["x"])
+
+
+@pytest.fixture(scope="module")
+def packed(uri, glintru_dir, sasrec_dir, client):
+    """Both kinds of ids, registered once: the addresses of their artifacts."""
+    paths = {}
+    for name, directory in (("packed-int", glintru_dir), ("packed-text", sasrec_dir)):
+        parent = open_pipeline_run(uri, "registry", "", name, {}, {})
+        added = register(
+            directory,
+            tracking=parent,
+            model_name=name,
+            pipeline_run=name,
+            dataset_hash="d",
+            validation_metrics={"ndcg_at_10": 0.1},
+            test_metrics={},
+            tags={},
+        )
+        model_id = client.get_model_version(name, added.version).tags["model_id"]
+        paths[name] = client.get_logged_model(model_id).artifact_location.removeprefix("file://")
+    return paths
+
+
+def test_package_stands_alone_and_holds_no_pickle(packed):
+    root = Path(packed["packed-int"])
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    assert "artifacts/model/model.safetensors" in files
+    assert "code/glintru_model/serving/recommender.py" in files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin", ".pyc"))]
+    requirements = (root / "requirements.txt").read_text().splitlines()
+    assert {line.partition("==")[0] for line in requirements} >= {"torch", "numpy", "pyarrow", "safetensors", "mlflow"}
+    assert all("==" in line and "+" not in line for line in requirements)
+
+
+def test_loaded_model_ranks_as_the_model_on_disk(packed, glintru_dir, sasrec_dir):
+    import mlflow
+    import pandas as pd
+
+    for name, directory, histories in (
+        ("packed-int", glintru_dir, [[100, 101, 5], [], [129] * 20]),
+        ("packed-text", sasrec_dir, [["B001", "B002"], ["?"], []]),
+    ):
+        model = mlflow.pyfunc.load_model(packed[name])
+        exclude = histories[0][:1]
+        params = {"k": 7, "filter_seen": False, "exclude": exclude}
+        answer = model.predict(pd.DataFrame({"history": histories}), params=params)
+        expected = Recommender.load(directory).recommend(histories, 7, filter_seen=False, exclude=exclude)
+        assert answer.to_dict("records") == [vars(row) for row in expected]
+        plain = model.predict([{"history": histories[0]}])
+        assert plain.item_ids[0] == Recommender.load(directory).recommend(histories[:1])[0].item_ids
+
+
+@pytest.mark.parametrize(
+    ("rows", "params", "message"),
+    [
+        ({"history": [[100]]}, {"k": 31}, r"k 31, allowed: 1\.\.30"),
+        ({"history": [[100]]}, {"k": -1}, r"k -1, allowed"),
+        ({"history": [[100]]}, {"k": "many"}, "k"),
+        ({"history": [[100]]}, {"exclude": ["x"]}, "exclude"),
+        ({"history": [["B001"]]}, {}, "history"),
+        ({"history": [None]}, {}, "history"),
+        ({"items": [[100]]}, {}, "history"),
+    ],
+)
+def test_bad_request_is_refused_by_the_loaded_model(packed, rows, params, message):
+    import mlflow
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    model = mlflow.pyfunc.load_model(packed["packed-int"])
+    with pytest.raises(MlflowException, match=message):
+        model.predict(pd.DataFrame(rows), params=params)
+
+
+LOAD_ALONE = """
+import json, sys
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+import glintru_model
+answer = model.predict(pd.DataFrame({"history": [[100, 101]]}), params={"k": 3})
+forbidden = ["optuna", "kfp", "duckdb", "plotly", "boto3"]
+print(json.dumps([glintru_model.__file__, answer.item_ids[0], [m for m in forbidden if m in sys.modules]]))
+"""
+
+
+@pytest.mark.slow
+def test_loads_from_its_own_source_without_the_pipelines_libraries(packed, glintru_dir, tmp_path):
+    command = [sys.executable, "-c", LOAD_ALONE, packed["packed-int"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    source, item_ids, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert source.startswith(packed["packed-int"])
+    assert loaded == []
+    assert item_ids == Recommender.load(glintru_dir).recommend([[100, 101]], 3)[0].item_ids
+
+
+def ask(port, payload):
+    body = json.dumps(payload).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+@pytest.fixture(scope="module")
+def served(packed, uri, tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "mlflow", "models", "serve", "-m", "models:/packed-int@champion", "--env-manager", "local"]
+    folder = tmp_path_factory.mktemp("server")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *command, "--port", str(port), "--host", "127.0.0.1"],
+            cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2).close()
+                break
+            except OSError:
+                assert server.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield port
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.mark.slow
+def test_served_champion_answers_as_the_model_on_disk(served, glintru_dir):
+    histories = [[100, 101, 5], [129] * 20, []]
+    expected = Recommender.load(glintru_dir).recommend(histories, 4, exclude=[103])
+    payload = {"dataframe_records": [{"history": h} for h in histories], "params": {"k": 4, "exclude": [103]}}
+    status, answer = ask(served, payload)
+    assert status == 200, answer
+    assert [row["item_ids"] for row in answer["predictions"]] == [row.item_ids for row in expected]
+    assert [row["ranked_by"] for row in answer["predictions"]] == ["model", "model", "popularity"]
+    for row, wanted in zip(answer["predictions"], expected, strict=True):
+        assert row["scores"] == pytest.approx(wanted.scores, rel=1e-5)
+    status, answer = ask(served, {"inputs": [{"history": [100]}]})
+    assert status == 200, answer
+    assert len(answer["predictions"][0]["item_ids"]) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"dataframe_records": [{"history": [100]}], "params": {"k": 31}}, "k 31, allowed: 1..30"),
+        ({"dataframe_records": [{"history": [100]}], "params": {"k": -2}}, "k -2, allowed"),
+        ({"dataframe_records": [{"history": ["B001"]}]}, "history"),
+        ({"dataframe_records": [{"items": [100]}]}, "history"),
+        ({"dataframe_records": [{"history": [100]}], "params": {"exclude": ["x"]}}, "exclude"),
+    ],
+)
+def test_served_champion_refuses_bad_requests(served, payload, message):
+    status, answer = ask(served, payload)
+    assert status == 400
+    assert message in json.dumps(answer)
