@@ -45,7 +45,7 @@ class ModelScorer:
         hidden_BD = torch.empty(len(starts), model.item_embedding.embedding_dim, device=device)
         model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference mode: callers mask the scores in place
                 for begin in range(0, len(by_length), ENCODE_BATCH_SIZE):
                     rows = by_length[begin : begin + ENCODE_BATCH_SIZE]
                     item_ids_BL, lengths_B = pad_right(item_ids, starts[rows], ends[rows])

@@ -1,0 +1,95 @@
+"""What an interrupted training needs to go on as if nothing had happened."""
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glintru_model.errors import DataError
+from glintru_model.files import atomic_file
+from glintru_model.training.results import EpochResult
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+@dataclass
+class TrainingState:
+    """Where training stands after an epoch, besides model and optimiser.
+
+    Attributes:
+        step: optimiser steps so far.
+        history: one result per finished epoch.
+        best_epoch: the epoch of the best validation metric, from 1; 0 before the first.
+        best_weights: the model's state then, on the CPU.
+    """
+
+    step: int = 0
+    history: list[EpochResult] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    directory: Path,
+    fingerprint: str,
+    state: TrainingState,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint whole or not at all; it takes the place of the one before.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    content = {
+        "fingerprint": fingerprint,
+        "step": state.step,
+        "history": [asdict(result) for result in state.history],
+        "best_epoch": state.best_epoch,
+        "best_weights": state.best_weights,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    with atomic_file(directory / CHECKPOINT_FILE) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(
+    directory: Path,
+    fingerprint: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> TrainingState | None:
+    """Restore model and optimiser and return the state, or None where there is no checkpoint of this training.
+
+    Args:
+        directory: where `save_checkpoint` wrote.
+        fingerprint: settings and data; a checkpoint of others is left alone.
+        model, optimizer: built from the same settings.
+
+    Raises:
+        DataError: the file is not a whole checkpoint.
+    """
+    path = directory / CHECKPOINT_FILE
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if content["fingerprint"] != fingerprint:
+            return None
+        state = TrainingState(
+            step=content["step"],
+            history=[EpochResult(**result) for result in content["history"]],
+            best_epoch=content["best_epoch"],
+            best_weights=content["best_weights"],
+        )
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a checkpoint, remove it to start anew: {str(error).splitlines()[0]}") from error
+    return state

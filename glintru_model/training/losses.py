@@ -1,0 +1,216 @@
+"""What a hidden vector is trained on: the item that came next, against all others or against some.
+
+Shapes: N rows (one a target), D width, V items, R rows of a chunk, G groups of rows, K negatives. Every loss takes
+hidden_ND, the item table (V + 1, D) whose row 0 is padding and never a candidate, and targets_N in 1..V, and returns
+the mean over rows.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from glintru_model.config import TrainingConfig
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 27}  # logits held at once: a CPU's cache, a fraction of a GPU
+MIN_CHUNK_ROWS = 64
+GATHERED_NEGATIVES = 1 << 16  # embeddings of negatives held at once
+GBCE_CALIBRATION = 0.75  # t of gBCE: 0 is BCE, 1 calibrates fully
+
+
+def build_loss(config: TrainingConfig, train_counts: npt.NDArray[np.int64], device: torch.device) -> Loss:
+    """Bind the configured loss to its settings.
+
+    Args:
+        config: which loss, and its settings.
+        train_counts: training events of each item, (V,); sampled softmax draws by them.
+        device: where the loss is computed.
+    """
+    if config.loss == "cross_entropy":
+        return lambda hidden, table, targets: cross_entropy(hidden, table, targets, config.label_smoothing)
+    if config.loss == "sampled_softmax":
+        share = np.maximum(train_counts, 1) / np.maximum(train_counts, 1).sum()
+        proposal_V = torch.from_numpy(share).to(device, torch.float32)
+        return lambda hidden, table, targets: sampled_softmax(hidden, table, targets, config.num_negatives, proposal_V)
+    calibration = GBCE_CALIBRATION if config.loss == "gbce" else 0.0
+    return lambda hidden, table, targets: binary_cross_entropy(
+        hidden, table, targets, config.num_negatives, calibration
+    )
+
+
+def cross_entropy(hidden_ND: Tensor, table: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy over the whole catalogue that never holds all logits.
+
+    Equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The gradient is formed
+    chunk by chunk in the forward pass, while a chunk's probabilities are at hand.
+    """
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, table, targets_N, label_smoothing)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """loss = log sum_v exp(l_v) - (1 - s) l_target - s mean_v(l_v), with l = h W^T and smoothing s.
+
+    Only the first term needs all logits; the others are products of h with single rows and with the mean row of W.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, table: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
+        device = hidden_ND.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
+        with torch.autocast(device, enabled=False):
+            hidden, items_VD = hidden_ND.to(dtype), table[1:].to(dtype)
+            if any(ctx.needs_input_grad[:2]):
+                loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, smoothing)
+                ctx.dtypes = hidden_ND.dtype, table.dtype
+            else:
+                loss = _loss_alone(hidden, items_VD, targets_N - 1, smoothing)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (grad_hidden, grad_table), (hidden_dtype, table_dtype) = ctx.grads, ctx.dtypes
+        return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None
+
+
+def _loss_and_gradients(
+    hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean loss and its gradients by hidden_ND and by the table (V + 1, D), in float32 at least."""
+    (rows, dim), num_items = hidden_ND.shape, len(items_VD)
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    grad_hidden_ND = torch.empty(rows, dim, dtype=wide, device=hidden_ND.device)
+    grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
+    grad_items_VD = grad_table[1:]
+    log_sums = []
+    for rows_R, probabilities_RV, log_sum_R in _chunks(hidden_ND, items_VD):
+        grad_hidden_ND[rows_R] = probabilities_RV @ items_VD
+        _add_product(grad_items_VD, probabilities_RV, hidden_ND[rows_R])
+        log_sums.append(log_sum_R)
+    wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
+    mean_item_D = items_VD.mean(0, dtype=wide)
+    loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
+    grad_hidden_ND.sub_(target_items_ND, alpha=1 - smoothing)
+    grad_items_VD.index_add_(0, targets_N, wide_hidden_ND, alpha=smoothing - 1)
+    if smoothing:
+        loss_N -= smoothing * (wide_hidden_ND @ mean_item_D)
+        grad_hidden_ND.sub_(mean_item_D, alpha=smoothing)
+        grad_items_VD.sub_(wide_hidden_ND.sum(0), alpha=smoothing / num_items)
+    return loss_N.mean(), grad_hidden_ND.div_(rows), grad_table.div_(rows)
+
+
+def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
+    log_sum_N = torch.cat([log_sum_R for _, _, log_sum_R in _chunks(hidden_ND, items_VD)])
+    aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
+    return (log_sum_N - (hidden_ND * aim_ND).sum(1)).mean()
+
+
+def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield each chunk's rows, its probabilities (valid until the next chunk) and log sum exp(l)."""
+    (rows, _), num_items = hidden_ND.shape, len(items_VD)
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    elements = CHUNK_ELEMENTS.get(hidden_ND.device.type, CHUNK_ELEMENTS["cuda"])
+    chunk_rows = min(rows, max(MIN_CHUNK_ROWS, elements // num_items))
+    logits, probabilities = hidden_ND.new_empty(2, chunk_rows, num_items).unbind()
+    for begin in range(0, rows, chunk_rows):
+        rows_R = slice(begin, min(begin + chunk_rows, rows))
+        size = rows_R.stop - begin
+        logits_RV = torch.mm(hidden_ND[rows_R], items_VD.T, out=logits[:size])
+        probabilities_RV = torch.softmax(logits_RV, 1, out=probabilities[:size])
+        # the greatest probability cannot underflow, so the sum is exact where the target's own has vanished
+        log_sum_R = logits_RV.amax(1).to(wide) - probabilities_RV.amax(1).to(wide).log()
+        yield rows_R, probabilities_RV, log_sum_R
+
+
+def _add_product(total_VD: Tensor, probabilities_RV: Tensor, hidden_RD: Tensor) -> None:
+    if total_VD.dtype == hidden_RD.dtype:
+        total_VD.addmm_(probabilities_RV.T, hidden_RD)
+    else:
+        total_VD.add_(probabilities_RV.T @ hidden_RD)
+
+
+def sampled_softmax(
+    hidden_ND: Tensor, table: Tensor, targets_N: Tensor, num_negatives: int, proposal_V: Tensor
+) -> Tensor:
+    """Softmax over the target and K drawn items, corrected for how often each is drawn (logQ).
+
+    A negative's logit is lowered by log(K q); the target's is not, and negatives equal to it are left out. The sum
+    of exponentials is then an unbiased estimate of that over the whole catalogue.
+
+    Args:
+        hidden_ND, table, targets_N: see the module.
+        num_negatives: K.
+        proposal_V: probability q of drawing each item.
+    """
+    cumulative_V = proposal_V.cumsum(0)
+
+    def draw(shape: tuple[int, int]) -> Tensor:
+        uniform = torch.rand(shape, device=proposal_V.device) * cumulative_V[-1]
+        return torch.searchsorted(cumulative_V, uniform).clamp_max(len(proposal_V) - 1) + 1
+
+    negatives = _Negatives(hidden_ND, table, targets_N, num_negatives, draw)
+    correction = (num_negatives * proposal_V).log()[negatives.item_ids_GK - 1]
+    negative_logits_NK = negatives.logits_NK - negatives.per_row(correction)
+    positive_N1 = _positive_logits(hidden_ND, table, targets_N)[:, None]
+    logits = torch.cat([positive_N1, negative_logits_NK.masked_fill(negatives.is_target_NK, -torch.inf)], dim=1)
+    return (logits.logsumexp(1) - positive_N1[:, 0]).mean()
+
+
+def binary_cross_entropy(
+    hidden_ND: Tensor, table: Tensor, targets_N: Tensor, num_negatives: int, calibration: float
+) -> Tensor:
+    """Binary cross-entropy of the target against K items drawn evenly, averaged over the K + 1.
+
+    With calibration t > 0 it is gBCE (arXiv 2308.07192): the target's probability is raised to
+    b = a (t (1 - 1/a) + 1/a), a = K / (V - 1), which undoes the overconfidence that sampling brings.
+    """
+    num_items = len(table) - 1
+
+    def draw(shape: tuple[int, int]) -> Tensor:
+        return torch.randint(1, num_items + 1, shape, device=table.device)
+
+    negatives = _Negatives(hidden_ND, table, targets_N, num_negatives, draw)
+    sampled_share = min(1.0, num_negatives / max(1, num_items - 1))
+    power = sampled_share * (calibration * (1 - 1 / sampled_share) + 1 / sampled_share)
+    positive_N = power * F.softplus(-_positive_logits(hidden_ND, table, targets_N))
+    negative_NK = F.softplus(negatives.logits_NK).masked_fill(negatives.is_target_NK, 0.0)
+    return (positive_N + negative_NK.sum(1)).mean() / (num_negatives + 1)
+
+
+class _Negatives:
+    """Drawn items and their logits. A draw of K serves so few rows as memory allows: one, where K is small."""
+
+    def __init__(
+        self,
+        hidden_ND: Tensor,
+        table: Tensor,
+        targets_N: Tensor,
+        num_negatives: int,
+        draw: Callable[[tuple[int, int]], Tensor],
+    ) -> None:
+        self.num_rows, dim = hidden_ND.shape
+        self.rows_per_draw = -(-self.num_rows * num_negatives // GATHERED_NEGATIVES)
+        groups = -(-self.num_rows // self.rows_per_draw)
+        missing = groups * self.rows_per_draw - self.num_rows
+        self.item_ids_GK = draw((groups, num_negatives))
+        grouped = F.pad(hidden_ND, (0, 0, 0, missing)).view(groups, self.rows_per_draw, dim)
+        logits = torch.bmm(grouped, F.embedding(self.item_ids_GK, table).mT)
+        self.logits_NK = logits.flatten(0, 1)[: self.num_rows].float()
+        self.is_target_NK = self.per_row(self.item_ids_GK) == targets_N[:, None]
+
+    def per_row(self, values_GK: Tensor) -> Tensor:
+        """Repeat each draw's values for the rows that it serves, (N, K)."""
+        return values_GK.repeat_interleave(self.rows_per_draw, dim=0)[: self.num_rows]
+
+
+def _positive_logits(hidden_ND: Tensor, table: Tensor, targets_N: Tensor) -> Tensor:
+    return (hidden_ND * F.embedding(targets_N, table)).sum(1).float()

@@ -1,0 +1,80 @@
+"""Where training runs: device, precision, threads and random state, set for its time and put back after it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from glintru_model.config import TrainingConfig
+from glintru_model.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device that exists and a precision that it has.
+
+    Attributes:
+        device: where the model and the training set lie.
+        precision: type of the matrix products; weights are float32.
+        num_threads: CPU threads, 0 for torch's own choice.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    num_threads: int
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Set threads and matrix precision; restore them, and torch's random state, at the end."""
+        threads, matmul_precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                if self.num_threads:
+                    torch.set_num_threads(self.num_threads)
+                if self.device.type == "cuda":
+                    torch.set_float32_matmul_precision("high")  # TF32 products
+                yield
+            finally:
+                torch.set_num_threads(threads)
+                torch.set_float32_matmul_precision(matmul_precision)
+
+    def autocast(self) -> torch.autocast:
+        """Return a context in which matrix products run in `precision`."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def peak_memory_bytes(self) -> int:
+        """Return the most memory held so far: tensors on a GPU, else the whole process."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resolve_runtime(config: TrainingConfig) -> Runtime:
+    """Choose the device and check that it can do what is asked.
+
+    Raises:
+        ConfigError: the device does not exist, or has no bfloat16.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"training.device {name!r}: found {count} CUDA devices, allowed: auto, cpu")
+    if config.precision == "bfloat16" and not _has_bfloat16(device):
+        raise ConfigError(f"training.precision 'bfloat16': {name} has no support for it, allowed: float32")
+    precision = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    return Runtime(device, precision, config.num_threads)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
