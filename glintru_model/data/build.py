@@ -18,10 +18,10 @@ from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, VOCABULA
 from glintru_model.data.splitting import assign_parts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
+from glintru_model.layout import DATA_REPORT_FILE
 
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"
-REPORT_FILE = "data_report.json"
 _ROWS_PER_CHUNK = 1_000_000
 
 
@@ -115,7 +115,7 @@ def _index_items(connection: Any, split: str, titles: Path) -> None:
         """)
 
 
-def _write(connection: Any, directory: Path, split: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+def _write(connection: Any, directory: Path, split: dict[str, Any], source: str) -> dict[str, Any]:
     vocabulary = _vocabulary_batch(connection)
     users, dropped = _users_left(connection)
     lengths = _numpy(users, "n")
@@ -216,10 +216,9 @@ def _refuse_empty_parts(manifest: dict[str, Any]) -> None:
             )
 
 
-def _source_of(interactions_dir: Path) -> dict[str, Any]:
-    path = interactions_dir / REPORT_FILE
-    source = read_json(path).get("source", {}) if path.is_file() else {}
-    return source if isinstance(source, dict) else {}
+def _source_of(interactions_dir: Path) -> str:
+    path = interactions_dir / DATA_REPORT_FILE
+    return str(read_json(path)["source"]["description"]) if path.is_file() else "unknown"
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array:

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from glintru_model.config import SyntheticConfig
-from glintru_model.data.sequences import Int32Array, Int64Array, SequenceDataset
+from glintru_model.data.sequences import Int32Array, Int64Array, Vocabulary
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_file
+from glintru_model.layout import ORACLE_FILE
 
 if TYPE_CHECKING:
     import torch
 
-ORACLE_FILE = "oracle.npz"
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -95,19 +95,28 @@ class Oracle:
 class OracleScorer:
     """Scores items by the exact probability of coming next: no ranking can do better on the synthetic log."""
 
-    def __init__(self, oracle_path: Path, dataset: SequenceDataset) -> None:
-        """Read the generator's parameters and match them to the dataset's vocabulary.
+    def __init__(self, oracle: Oracle, vocabulary: Vocabulary) -> None:
+        """Match the generator's parameters to a vocabulary.
+
+        Raises:
+            DataError: the parameters belong to another log.
+        """
+        self._oracle = oracle
+        ids = np.asarray(vocabulary.item_ids.to_pylist(), dtype=np.str_)
+        rows = np.searchsorted(oracle.item_ids, ids).clip(max=len(oracle.item_ids) - 1)
+        strangers = ids[oracle.item_ids[rows] != ids]
+        if len(strangers):
+            raise DataError(f"{ORACLE_FILE}: it is of another log, item {str(strangers[0])!r} is unknown to it")
+        self._row_of_index = np.concatenate([[-1], rows])
+
+    @classmethod
+    def load(cls, path: Path, vocabulary: Vocabulary) -> "OracleScorer":
+        """Read the parameters from the file beside the interactions.
 
         Raises:
             DataError: the parameters cannot be read, or belong to another log.
         """
-        self._oracle = Oracle.load(oracle_path)
-        ids = np.asarray(dataset.vocabulary.item_ids.to_pylist(), dtype=np.str_)
-        rows = np.searchsorted(self._oracle.item_ids, ids).clip(max=len(self._oracle.item_ids) - 1)
-        strangers = ids[self._oracle.item_ids[rows] != ids]
-        if len(strangers):
-            raise DataError(f"{oracle_path}: item {str(strangers[0])!r} of the sequences is not an item of this log")
-        self._row_of_index = np.concatenate([[-1], rows])
+        return cls(Oracle.load(path), vocabulary)
 
     def score_histories(self, item_ids: Int32Array, starts: Int64Array, ends: Int64Array) -> "torch.Tensor":
         """Score every item as the next one.

@@ -125,7 +125,9 @@ def test_oracle_scores_equal_a_slow_count(quickstart):
     dataset, path = quickstart
     oracle = Oracle.load(path)
     cases = dataset.cases("test").select(slice(0, 40))
-    scores = OracleScorer(path, dataset).score_histories(dataset.item_ids, cases.history_starts, cases.history_ends)
+    scores = OracleScorer.load(path, dataset.vocabulary).score_histories(
+        dataset.item_ids, cases.history_starts, cases.history_ends
+    )
     assert scores.shape == (40, dataset.num_items + 1)
     names = dataset.vocabulary.item_ids.to_pylist()
     cluster = dict(zip(oracle.item_ids, oracle.clusters, strict=True))
@@ -143,7 +145,9 @@ def test_order_2_counts_come_close_to_the_oracle_and_popularity_does_not(quickst
     oracle = Oracle.load(path)
     cases = dataset.cases("test")
     ceiling = ndcg_at_10(
-        OracleScorer(path, dataset).score_histories(dataset.item_ids, cases.history_starts, cases.history_ends).numpy(),
+        OracleScorer.load(path, dataset.vocabulary)
+        .score_histories(dataset.item_ids, cases.history_starts, cases.history_ends)
+        .numpy(),
         dataset,
         cases,
     )
@@ -174,8 +178,8 @@ def test_order_2_counts_come_close_to_the_oracle_and_popularity_does_not(quickst
 def test_an_oracle_of_another_log_is_refused(quickstart, tmp_path):
     dataset, _ = quickstart
     plant_structure(SMALL).save(tmp_path / "oracle.npz")
-    with pytest.raises(DataError, match=r"oracle\.npz: item 'item-\d+' of the sequences is not an item of this log"):
-        OracleScorer(tmp_path / "oracle.npz", dataset)
+    with pytest.raises(DataError, match=r"oracle\.npz: it is of another log, item 'item-\d+' is unknown"):
+        OracleScorer.load(tmp_path / "oracle.npz", dataset.vocabulary)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])
