@@ -171,7 +171,7 @@ def _show(value: Any, decimals: int | None) -> dict[str, str]:
         return {"text": _DASH}
     if isinstance(value, Interval):
         low, high = _number(value.low, decimals), _number(value.high, decimals)
-        cell = {"text": _number(value.value, decimals), "interval": f"{low} {_DASH} {high}"}
+        cell = {"text": _number(value.value, decimals), "interval": f"{low} {'to' if value.low < 0 else _DASH} {high}"}
         return {**cell, "best": "yes"} if value.best else cell
     if isinstance(value, bool):
         return {"text": "yes" if value else "no"}
@@ -188,7 +188,7 @@ def _number(value: Any, decimals: int | None) -> str:
         return "∞" if number > 0 else "-∞"
     if hasattr(value, "__index__"):
         return f"{int(value):,}"
-    if decimals is None:
+    if decimals is None and abs(number) >= 1:
         decimals = _decimals([number])
     text = f"{number:.3g}" if decimals is None else f"{number:,.{decimals}f}"
     return text.replace("-", "\N{MINUS SIGN}", 1) if number < 0 else text

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glintru_model.data.sequences import SequenceDataset
 from glintru_model.evaluation.ranking import Int32Array, Int64Array, Scorer
+from glintru_model.progress import Progress
 
 _KNN_NEIGHBOURS = 100
 _KNN_ROWS_AT_ONCE = 1024
@@ -129,7 +130,10 @@ def _nearest_neighbours(normed_UV1: Any) -> Any:
 
     transposed = normed_UV1.T.tocsr()
     blocks = []
+    progress = Progress("fit ItemKNN", transposed.shape[0], "items")
     for start in range(0, transposed.shape[0], _KNN_ROWS_AT_ONCE):
+        if start:
+            progress.update(start)
         block = (transposed[start : start + _KNN_ROWS_AT_ONCE] @ normed_UV1).tocoo()
         keep = block.col != block.row + start
         row, column, value = block.row[keep], block.col[keep], block.data[keep]

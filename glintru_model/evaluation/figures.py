@@ -57,7 +57,7 @@ def metric_dots(
         "yaxis": {"showgrid": False},
     }
     if ceiling is not None:
-        layout["shapes"] = [_line(x0=ceiling, x1=ceiling, y0=0, y1=1, yref="paper")]
+        layout["shapes"] = [{**_line(x0=ceiling, x1=ceiling, y0=0, y1=1, yref="paper"), "layer": "above"}]
         layout["annotations"] = [
             {"x": ceiling, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": "best possible"}
         ]
@@ -112,7 +112,7 @@ def group_lines(
                 "name": title_of(name),
                 "x": [row["label"] for row in rows],
                 "y": [estimate["value"] for estimate in estimates],
-                "error_y": _error_bars(estimates, "value", colour),
+                "error_y": _error_bars(estimates, "value", colour) if name in colours else None,
                 "line": {"color": colour, "width": 2, "dash": "solid" if name in colours else "dot"},
                 "marker": {"size": 7},
                 "customdata": [row["num_cases"] for row in rows],
@@ -120,11 +120,12 @@ def group_lines(
             }
         )
     y_axis = {"title": {"text": metric_title(metric)}, "rangemode": "tozero"}
-    return {"data": data, "layout": {"title": {"text": title}, "xaxis": _categories(axis), "yaxis": y_axis}}
+    apart = {"scattermode": "group", "scattergap": 0.8}  # so that error bars do not hide each other
+    return {"data": data, "layout": {"title": {"text": title}, "xaxis": _categories(axis), "yaxis": y_axis, **apart}}
 
 
-def group_differences(title: str, axis: str, rows: Sequence[Mapping[str, Any]], first: str, second: str) -> Figure:
-    """Plot by how much the first model leads the second in each group of users, with intervals."""
+def group_differences(title: str, axis: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot by how much the first of two models leads the second in each group of users, with intervals."""
     trace = {
         "type": "scatter",
         "mode": "markers",
@@ -137,12 +138,11 @@ def group_differences(title: str, axis: str, rows: Sequence[Mapping[str, Any]], 
         "%{customdata[2]:,} users<extra></extra>",
         "showlegend": False,
     }
-    caption = f"{title}: above the line {title_of(first)} is ahead, below it {title_of(second)}"
     y_axis = {"title": {"text": f"difference in {metric_title(MAIN_METRIC)}"}, "tickformat": "+.3~f"}
     zero = _line(x0=0, x1=1, xref="paper", y0=0, y1=0)
     return {
         "data": [trace],
-        "layout": {"title": {"text": caption}, "xaxis": _categories(axis), "yaxis": y_axis, "shapes": [zero]},
+        "layout": {"title": {"text": title}, "xaxis": _categories(axis), "yaxis": y_axis, "shapes": [zero]},
     }
 
 

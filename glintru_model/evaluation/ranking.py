@@ -94,7 +94,7 @@ def rank_targets(
             if top_k:
                 best = _best_items(scores_BV1, top_k)
                 recommended[rows, : best.shape[1]] = best.cpu().numpy()
-        if progress:
+        if progress and start + len(rows) < len(cases):
             progress.update(start + len(rows))
     num_removed = int((ranks > dataset.num_items).sum())
     return RankingResult(ranks, num_removed, recommended, time.perf_counter() - started)

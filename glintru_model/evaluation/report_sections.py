@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glintru_model.evaluation import figures
+from glintru_model.evaluation.baselines import BASELINES
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, MAIN_METRIC
-from glintru_model.evaluation.wording import metric_title, title_of
+from glintru_model.evaluation.wording import in_reading_order, metric_title, title_of
 from glintru_model.html import Interval, Page
 
 Document = Mapping[str, Any]
@@ -24,13 +25,12 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
         ceiling: metric values of the best possible ranking.
     """
     estimates = _all_estimates(documents)
-    baselines = next(iter(documents.values()))["baselines"]
-    columns = [*documents, *baselines]
-    ranking = [metric for metric in next(iter(estimates.values())) if metric.startswith(("ndcg", "recall", "mrr"))]
+    columns = list(estimates)
+    ranking = [m for m in in_reading_order(next(iter(estimates.values()))) if m.startswith(("ndcg", "recall", "mrr"))]
     rows = []
     for metric in ranking:
-        best = max(columns, key=lambda name: estimates[name][metric]["value"])
-        cells = [_cell(estimates[name][metric], best=name == best) for name in columns]
+        best = max(estimates[name][metric]["value"] for name in columns)
+        cells = [_cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
         rows.append([metric_title(metric), *cells, *([ceiling.get(metric)] if ceiling else [])])
     titles = [title_of(name) for name in columns]
     colours = figures.model_colours(list(documents))
@@ -65,16 +65,17 @@ def add_differences(page: Page, comparison: Mapping[str, Any]) -> None:
     """Show where each of two models is ahead: by group of users, by metric, and target by target."""
     first, second = comparison["first"], comparison["second"]
     page.add_figures(
-        "",
+        f"Difference of the two, {metric_title(MAIN_METRIC)}",
         [
-            figures.group_differences(caption, GROUP_AXES[group], comparison["groups"][group], first, second)
+            figures.group_differences(caption, GROUP_AXES[group], comparison["groups"][group])
             for group, caption in _GROUP_CAPTIONS.items()
         ],
-        note="A grey point: its 95 % interval (paired bootstrap over the same users) contains 0.",
+        note=f"Above the line {title_of(first)} is ahead, below it {title_of(second)}; where a point is grey, its 95 % "
+        "interval (paired bootstrap over the same users) contains 0.",
     )
     rows = [
-        [metric_title(name), Interval(pair["difference"], pair["low"], pair["high"]), pair["p_value"]]
-        for name, pair in comparison["metrics"].items()
+        [metric_title(name), Interval(*(pair[key] for key in ("difference", "low", "high"))), pair["p_value"]]
+        for name, pair in ((name, comparison["metrics"][name]) for name in in_reading_order(comparison["metrics"]))
     ]
     names = f"{title_of(first)} minus {title_of(second)}"
     page.add_table(names, ["", "difference", "p-value"], rows, note="Paired bootstrap, two-sided.")
@@ -182,7 +183,8 @@ def _add_list_metrics(
 
 def _all_estimates(documents: Mapping[str, Document]) -> dict[str, Mapping[str, Any]]:
     first = next(iter(documents.values()))
-    return {**{name: document["metrics"] for name, document in documents.items()}, **first["baselines"]}
+    baselines = {name: first["baselines"][name] for name in BASELINES if name in first["baselines"]}
+    return {**{name: document["metrics"] for name, document in documents.items()}, **baselines}
 
 
 def _cell(estimate: Mapping[str, float], *, best: bool = False) -> Interval:

@@ -1,5 +1,6 @@
 """What the reports call things, and their verdicts as plain sentences."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from glintru_model.evaluation.metrics import MAIN_METRIC
@@ -28,8 +29,19 @@ def metric_title(metric: str) -> str:
     return f"{_TITLES.get(name, name.capitalize())}@{cutoff}"
 
 
+def in_reading_order(metrics: Iterable[str]) -> list[str]:
+    """Order metric names: NDCG, Recall, MRR, then the others; each by its cutoff."""
+    first = ("ndcg", "recall", "mrr")
+
+    def place(metric: str) -> tuple[int, str, int]:
+        name, _, cutoff = metric.partition("_at_")
+        return (first.index(name) if name in first else len(first)), name, int(cutoff or 0)
+
+    return sorted(metrics, key=place)
+
+
 def baseline_verdict(name: str, document: dict[str, Any]) -> tuple[bool, str]:
-    """Say whether a model beats every baseline on NDCG@10: the interval of each difference must lie above 0.
+    """Say whether a model beats every baseline on NDCG@10: the 95 % interval of each difference must lie above 0.
 
     Args:
         name: the model's.
@@ -40,10 +52,11 @@ def baseline_verdict(name: str, document: dict[str, Any]) -> tuple[bool, str]:
     model, metric = title_of(name), metric_title(MAIN_METRIC)
     if len(beaten) == len(pairs):
         strongest = min(pairs, key=lambda other: pairs[other]["difference"])
-        return True, f"{model} beats every baseline on {metric}; the strongest, {_by(strongest, pairs[strongest])}."
-    unbeaten = [_by(other, pair) for other, pair in pairs.items() if other not in beaten]
-    rest = f" It beats {_listed([title_of(other) for other in beaten])}." if beaten else " It beats none of them."
-    return False, f"{model} does not beat {_listed(unbeaten)} on {metric}.{rest}"
+        lead = f"the strongest, {title_of(strongest)}, by {_signed(pairs[strongest])}"
+        return True, f"{model} beats every baseline on {metric}; {lead}."
+    unbeaten = [f"{title_of(o)} (difference {_signed(pair)})" for o, pair in pairs.items() if o not in beaten]
+    rest = f"; it beats {_listed([title_of(other) for other in beaten])}" if beaten else ""
+    return False, f"{model} does not beat {_listed(unbeaten)} on {metric}{rest}."
 
 
 def comparison_verdict(comparison: dict[str, Any]) -> str:
@@ -66,12 +79,8 @@ def comparison_verdict(comparison: dict[str, Any]) -> str:
     return f"{first} is better than {second} on {metric} by {_signed(pair)}, p = {pair['p_value']:.2g}, {users}."
 
 
-def _by(other: str, pair: dict[str, float]) -> str:
-    return f"{title_of(other)}, by {_signed(pair)}"
-
-
 def _signed(pair: dict[str, float]) -> str:
-    return f"{pair['difference']:.4f} (95 % interval {pair['low']:.4f} to {pair['high']:.4f})"
+    return f"{pair['difference']:.4f}, 95 % interval {pair['low']:.4f} to {pair['high']:.4f}"
 
 
 def _listed(parts: list[str]) -> str:
