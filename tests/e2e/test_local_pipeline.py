@@ -1,0 +1,177 @@
+"""The whole pipeline by kfp.local, as a user starts it, on a small log of her own."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "name": "tiny",
+    "models": {
+        model: {
+            "architecture": {"max_seq_len": 10, "embedding_dim": 8, "num_heads": 2},
+            "training": {"max_epochs": 2, "batch_size": 32},
+        }
+        for model in ("glintru", "sasrec")
+    },
+    "tuning": {"num_trials": 2, "num_workers": 2, "max_epochs": 1},
+    "evaluation": {"bootstrap_samples": 100},
+}
+
+
+@dataclass
+class Outcome:
+    """One run of the command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_pipeline(*options) -> Outcome:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "KFP_"))}
+    command = [sys.executable, "-m", "pipelines.run", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def write_log(path, num_users, columns=("user_id", "item_id", "timestamp")):
+    """Write a CSV in which users walk around a ring of 20 items."""
+    rng = random.Random(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for user in range(num_users):
+            item = rng.randrange(20)
+            for step in range(8):
+                writer.writerow([user, f"item {item}", 1_600_000_000 + step])
+                item = (item + rng.choice((1, 1, 1, 2))) % 20
+
+
+@dataclass
+class Runs:
+    """Three runs over one path: new, unchanged, and with the file's content edited."""
+
+    first: Outcome
+    again: Outcome
+    edited: Outcome
+    folders: list[Path]
+    runs_dir: Path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    log, config, runs_dir = folder / "log.csv", folder / "tiny.yaml", folder / "runs"
+    config.write_text(yaml.safe_dump(SETTINGS))
+    options = ("--config", config, "--data", log, "--runs-dir", runs_dir)
+    write_log(log, num_users=60)
+    first, again = run_pipeline(*options), run_pipeline(*options)
+    write_log(log, num_users=70)
+    edited = run_pipeline(*options)
+    return Runs(first, again, edited, sorted(runs_dir.glob("tiny-*")), runs_dir)
+
+
+def test_every_run_ends_green_and_says_what_it_reached_and_what_to_type_next(runs):
+    for outcome in (runs.first, runs.again, runs.edited):
+        assert outcome.code == 0, outcome.out + outcome.err
+        assert "Traceback" not in outcome.out + outcome.err
+    out = runs.first.out
+    assert out.startswith("Running on this machine (kfp.local")
+    assert "GLINT-RU" in out
+    assert "glintru v1 (champion)" in out
+    assert "sasrec v1 (champion)" in out
+    assert "make mlflow-ui" in out
+
+
+def test_an_unchanged_log_is_not_read_again_and_an_edited_one_is(runs):
+    for step in ("ingest-interactions", "build-sequences"):
+        reused = f"{step} (unchanged, reused)"
+        assert reused not in runs.first.out
+        assert reused in runs.again.out
+        assert reused not in runs.edited.out
+    counts = [json.loads((folder / "summary.json").read_text())["num_cases"] for folder in runs.folders]
+    assert counts == [60, 60, 70]
+
+
+def test_what_ran_is_the_compiled_dag(runs):
+    spec = next(yaml.safe_load_all((runs.folders[0] / "pipeline.yaml").read_text()))
+    compiled = {key.removeprefix("comp-") for key in spec["components"] if "for-loop" not in key}
+    first_root = min((runs.runs_dir / "tasks").iterdir())
+    ran = {path.parent.name for path in first_root.glob("**/executor_output.json")}
+    assert ran == compiled
+
+
+def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs.runs_dir / 'mlflow.db'}")
+    for name in ("glintru", "sasrec"):
+        versions = client.search_model_versions(f"name = '{name}'")
+        assert len(versions) == 3
+        assert {version.tags["pipeline_run"] for version in versions} == {folder.name for folder in runs.folders}
+        assert client.get_model_version_by_alias(name, "champion").run_id
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in found} <= {"FINISHED", "KILLED"}
+    parents = [run for run in found if run.data.tags.get("kind") == "pipeline"]
+    assert len(parents) == 3
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert {"glintru", "sasrec", "tune glintru", "tune sasrec"} <= {run.info.run_name for run in children}
+    for run in children:
+        if run.info.run_name in ("glintru", "sasrec"):
+            assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()
+
+
+def test_everything_lies_under_one_folder(runs):
+    assert {path.name for path in runs.runs_dir.parent.iterdir()} == {"log.csv", "tiny.yaml", "runs"}
+    for folder in runs.folders:
+        assert {path.name for path in folder.iterdir()} >= {"pipeline.yaml", "pipeline.log", "report.html"}
+    assert list(runs.runs_dir.rglob(".*.tmp")) == []
+
+
+def good_log(path):
+    write_log(path, num_users=10)
+
+
+ZERO_LENGTH = {"models": {"sasrec": {"architecture": {"max_seq_len": 0}}}}
+BAD = {  # how the log is written, settings laid over the good ones, what the line must name
+    "missing column": (
+        lambda p: write_log(p, 10, ("user", "item_id", "timestamp")),
+        {},
+        ["log.csv", "user_id", "user"],
+    ),
+    "empty file": (lambda p: p.write_text(""), {}, ["log.csv", "empty"]),
+    "nobody left": (good_log, {"ingest": {"k_core": 500}}, ["k_core", "500"]),
+    "no such file": (lambda p: None, {}, ["log.csv"]),
+    "setting": (good_log, ZERO_LENGTH, ["models.sasrec.architecture.max_seq_len", "0"]),
+    "unknown key": (good_log, {"trainning": {}}, ["trainning"]),
+    "unknown model": (good_log, {"models": {"bert4rec": {}}}, ["bert4rec", "glintru, sasrec"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
+    write, changes, parts = BAD[case]
+    log, config = tmp_path / "log.csv", tmp_path / "run.yaml"
+    write(log)
+    config.write_text(yaml.safe_dump({**SETTINGS, **changes}))
+    outcome = run_pipeline("--config", config, "--data", log, "--runs-dir", tmp_path / "runs")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+    assert "Traceback" not in outcome.out
+    assert not list((tmp_path / "runs").rglob("interactions.parquet"))
