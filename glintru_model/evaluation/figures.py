@@ -10,6 +10,7 @@ Figure = dict[str, Any]
 _MODEL_COLOURS = ("var(--series-1)", "var(--series-2)", "var(--series-3)", "var(--series-4)")
 _BASELINE_COLOUR = "var(--series-6)"
 _ROW_HEIGHT = 34
+_VALIDATION_AXIS = {"title": {"text": f"validation {metric_title(MAIN_METRIC)}"}}
 
 
 def model_colours(names: Sequence[str]) -> dict[str, str]:
@@ -147,21 +148,54 @@ def group_differences(title: str, axis: str, rows: Sequence[Mapping[str, Any]]) 
 
 
 def trial_dots(name: str, trials: Sequence[Mapping[str, Any]], colour: str) -> Figure:
-    """Plot each finished trial's validation NDCG@10 in the order of the trials, with the best one so far."""
-    finished = [trial for trial in trials if trial.get("value") is not None]
-    numbers, values = [trial["number"] for trial in finished], [trial["value"] for trial in finished]
-    best = [max(values[: index + 1]) for index in range(len(values))]
-    dots = {"type": "scatter", "mode": "markers", "name": "trial", "x": numbers, "y": values}
-    marker = {"color": colour, "size": 9}
-    steps = {"type": "scatter", "mode": "lines", "name": "best so far", "x": numbers, "y": best}
-    line = {"color": "var(--muted)", "shape": "hv", "width": 1.5}
-    layout = {
-        "title": {"text": title_of(name)},
-        "xaxis": {"title": {"text": "trial"}, "tickformat": "d"},
-        "yaxis": {"title": {"text": f"validation {metric_title(MAIN_METRIC)}"}},
+    """Plot a study: each trial's validation NDCG@10 in the order of the trials, and the best completed one so far."""
+    done = [trial for trial in trials if trial["state"] == "complete"]
+    values = [trial["value"] for trial in done]
+    best = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "best so far",
+        "x": [trial["number"] for trial in done],
+        "y": [max(values[: index + 1]) for index in range(len(values))],
+        "line": {"color": "var(--muted)", "shape": "hv", "width": 1.5},
+        "hoverinfo": "skip",
     }
-    dots_trace = {**dots, "marker": marker, "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>"}
-    return {"data": [{**steps, "line": line, "hoverinfo": "skip"}, dots_trace], "layout": layout}
+    dots = [_trials(trials, state, "number", colour) for state in ("complete", "pruned")]
+    layout = {"xaxis": {"title": {"text": "trial"}, "tickformat": "d"}, "yaxis": _VALIDATION_AXIS}
+    return {"data": [best, *(trace for trace in dots if trace["x"])], "layout": {"title": {"text": name}, **layout}}
+
+
+def hyperparameter_dots(
+    parameter: str, studies: Mapping[str, Sequence[Mapping[str, Any]]], colours: Mapping[str, str]
+) -> Figure:
+    """Plot validation NDCG@10 against one hyperparameter over all studies that tuned it; pruned trials are open."""
+    data = []
+    for name, trials in studies.items():
+        for state in ("complete", "pruned"):
+            trace = _trials(trials, state, parameter, colours[name])
+            data.append({**trace, "name": title_of(name), "showlegend": state == "complete"})
+    found = [value for trace in data for value in trace["x"]]
+    is_log = bool(found) and min(found) > 0 and max(found) > 10 * min(found)
+    x_axis: dict[str, Any] = {"title": {"text": parameter}}
+    if is_log:  # plotly's own minor ticks on a log axis are lone digits
+        x_axis |= {"type": "log", "tickvals": [m * 10.0**e for e in range(-9, 10) for m in (1, 3)], "tickformat": "~g"}
+    layout = {"title": {"text": parameter}, "xaxis": x_axis, "yaxis": _VALIDATION_AXIS}
+    return {"data": [trace for trace in data if trace["x"]], "layout": layout}
+
+
+def _trials(trials: Sequence[Mapping[str, Any]], state: str, x: str, colour: str) -> dict[str, Any]:
+    chosen = [t for t in trials if t["state"] == state and t.get("value") is not None and t.get(x) is not None]
+    symbol = "circle" if state == "complete" else "circle-open"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state,
+        "x": [trial[x] for trial in chosen],
+        "y": [trial["value"] for trial in chosen],
+        "marker": {"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1.5}},
+        "customdata": [trial["number"] for trial in chosen],
+        "hovertemplate": f"trial %{{customdata}}, {state}: %{{y:.4f}}<br>{x} %{{x:.3~g}}<extra></extra>",
+    }
 
 
 def _winner_colour(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,9 @@ from glintru_model.evaluation import figures, report_sections
 from glintru_model.evaluation.metrics import MAIN_METRIC
 from glintru_model.evaluation.result import read_metrics
 from glintru_model.evaluation.wording import baseline_verdict, comparison_verdict, metric_title, title_of
-from glintru_model.html import Interval, Page
+from glintru_model.html import Page
+
+_OF_TRIAL = ("number", "state", "value", "epochs", "seconds")  # what a trial's row holds beside its hyperparameters
 
 
 def write_evaluation_report(
@@ -68,7 +70,7 @@ def write_run_report(
         data_report: what `ingest` reported.
         manifest: that of the sequences.
         ceiling: metrics of the best possible ranking, where the log is synthetic.
-        studies: each model's trials.
+        studies: each model's trials: number, state, value, epochs, seconds, and each hyperparameter.
         evaluations: each model's evaluation folder.
         trainings: each model's `training.json`.
         versions: the registered versions: model, name, version, alias, reason.
@@ -124,11 +126,11 @@ def _add_verdicts(
     first = next(iter(documents.values()))
     title = f"test {metric_title(MAIN_METRIC)}"
     cards: dict[str, Any] = {
-        f"{title_of(name)}, {title}": Interval(*(document["metrics"][MAIN_METRIC][k] for k in ("value", "low", "high")))
+        f"{title_of(name)}, {title}": report_sections.cell(document["metrics"][MAIN_METRIC])
         for name, document in documents.items()
     }
     best = max(first["baselines"], key=lambda name: first["baselines"][name][MAIN_METRIC]["value"])
-    cards[f"best baseline ({title_of(best)})"] = first["baselines"][best][MAIN_METRIC]["value"]
+    cards[f"{title_of(best)}, the best baseline"] = report_sections.cell(first["baselines"][best][MAIN_METRIC])
     if ceiling:
         cards["best possible"] = ceiling[MAIN_METRIC]
     page.add_cards(cards)
@@ -137,7 +139,16 @@ def _add_verdicts(
 def _add_tuning(page: Page, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     page.add_section("Tuning", f"Each trial trains briefly and reports its validation {metric_title(MAIN_METRIC)}.")
     colours = figures.model_colours(list(studies))
-    page.add_figures("", [figures.trial_dots(name, trials, colours[name]) for name, trials in studies.items()])
+    by_trial = [figures.trial_dots(title_of(name), trials, colours[name]) for name, trials in studies.items()]
+    page.add_figures(
+        "", by_trial, note="Open points are trials that were pruned: stopped early, being worse than others."
+    )
+    tuned = dict.fromkeys(
+        key for trials in studies.values() for trial in trials for key in trial if key not in _OF_TRIAL
+    )
+    page.add_figures(
+        "By hyperparameter", [figures.hyperparameter_dots(parameter, studies, colours) for parameter in tuned]
+    )
     for name, trials in studies.items():
         keys = list(dict.fromkeys(key for trial in trials for key in trial))
         rows = [[trial.get(key) for key in keys] for trial in trials]

@@ -30,7 +30,7 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
     rows = []
     for metric in ranking:
         best = max(estimates[name][metric]["value"] for name in columns)
-        cells = [_cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
+        cells = [cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
         rows.append([metric_title(metric), *cells, *([ceiling.get(metric)] if ceiling else [])])
     titles = [title_of(name) for name in columns]
     colours = figures.model_colours(list(documents))
@@ -169,7 +169,7 @@ def _add_list_metrics(
     coverage |= first["baseline_coverage_at_10"]
     novelty, bias = f"novelty_at_{MAIN_CUTOFF}", f"popularity_bias_at_{MAIN_CUTOFF}"
     rows = [
-        [title_of(name), 100 * coverage[name], _cell(estimates[name][novelty]), _cell(estimates[name][bias])]
+        [title_of(name), 100 * coverage[name], cell(estimates[name][novelty]), cell(estimates[name][bias])]
         for name in columns
     ]
     page.add_table(
@@ -187,7 +187,8 @@ def _all_estimates(documents: Mapping[str, Document]) -> dict[str, Mapping[str, 
     return {**{name: document["metrics"] for name, document in documents.items()}, **baselines}
 
 
-def _cell(estimate: Mapping[str, float], *, best: bool = False) -> Interval:
+def cell(estimate: Mapping[str, float], *, best: bool = False) -> Interval:
+    """Turn an estimate of `metrics.json` into a table cell."""
     return Interval(estimate["value"], estimate["low"], estimate["high"], best)
 
 
