@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.config_io import parse_recommender
-from glintru_model.errors import DataError
+from glintru_model.errors import ConfigError, DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.registry import build_model
@@ -62,7 +62,10 @@ def load_model(
     stored = read_json(config_path)
     if not isinstance(stored, dict) or not isinstance(stored.get("num_items"), int):
         raise DataError(f"{config_path}: expected the keys num_items and recommender")
-    config = parse_recommender(json.dumps(stored.get("recommender")), str(config_path))
+    try:
+        config = parse_recommender(json.dumps(stored.get("recommender")), str(config_path))
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     if not (directory / VOCABULARY_FILE).is_file():
         raise DataError(f"{directory / VOCABULARY_FILE}: no such file")
     model = build_model(config, stored["num_items"])

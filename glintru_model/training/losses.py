@@ -19,7 +19,8 @@ from glintru_model.config import TrainingConfig
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 27}  # logits held at once: a CPU's cache, a fraction of a GPU
+CPU_CHUNK_ELEMENTS = 1 << 18  # logits held at once: a core's cache
+GPU_CHUNK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
 MIN_CHUNK_ROWS = 64
 GATHERED_NEGATIVES = 1 << 16  # embeddings of negatives held at once
 GBCE_CALIBRATION = 0.75  # t of gBCE: 0 is BCE, 1 calibrates fully
@@ -118,7 +119,7 @@ def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor
     """Yield each chunk's rows, its probabilities (valid until the next chunk) and log sum exp(l)."""
     (rows, _), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
-    elements = CHUNK_ELEMENTS.get(hidden_ND.device.type, CHUNK_ELEMENTS["cuda"])
+    elements = CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_CHUNK_ELEMENTS
     chunk_rows = min(rows, max(MIN_CHUNK_ROWS, elements // num_items))
     logits, probabilities = hidden_ND.new_empty(2, chunk_rows, num_items).unbind()
     for begin in range(0, rows, chunk_rows):

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender
+from glintru_model.errors import DataError
+from glintru_model.models import scorer
+from glintru_model.models.registry import build_model
+from glintru_model.models.scorer import ModelScorer, pad_right
+
+SIZES = {"embedding_dim": 8, "num_heads": 2, "max_seq_len": 6}
+CONFIGS = [
+    GlintruRecommender(architecture=GlintruConfig(**SIZES)),
+    GlintruRecommender(architecture=GlintruConfig(variant="paper", **SIZES)),
+    SasrecRecommender(architecture=SasrecConfig(**SIZES)),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_each_history_is_scored_by_its_newest_items_alone(config, monkeypatch):
+    monkeypatch.setattr(scorer, "ENCODE_BATCH_SIZE", 2)  # several batches, in the order of length
+    torch.manual_seed(0)
+    model = build_model(config, 12).train()
+    flat = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], dtype=np.int32)
+    starts, ends = np.array([0, 4, 2, 0, 11]), np.array([12, 7, 3, 6, 12])
+    scores = ModelScorer(model).score_histories(flat, starts, ends)
+    assert model.training
+    assert scores.shape == (5, 13)
+    assert scores.dtype == torch.float32
+    assert scores[:, 0].tolist() == [-torch.inf] * 5
+    model.eval()
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        newest = torch.tensor(flat[max(start, end - 6) : end], dtype=torch.long)[None]
+        expected = model.encode(newest, torch.tensor([newest.shape[1]]))[0, -1] @ model.item_embedding.weight.T
+        torch.testing.assert_close(scores[row, 1:], expected[1:].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_may_be_masked_in_place():
+    scores = ModelScorer(build_model(CONFIGS[0], 3)).score_histories(
+        np.array([1], dtype=np.int32), np.array([0]), np.array([1])
+    )
+    scores[0, 1] = -torch.inf
+    assert scores[0, 1] == -torch.inf
+
+
+def test_an_empty_history_is_refused():
+    with pytest.raises(DataError, match="history 1 is empty"):
+        ModelScorer(build_model(CONFIGS[0], 3)).score_histories(
+            np.array([1, 2], dtype=np.int32), np.array([0, 1]), np.array([1, 1])
+        )
+
+
+def test_an_unknown_item_is_refused():
+    with pytest.raises(DataError, match=r"item index 4, allowed: 1\.\.3"):
+        ModelScorer(build_model(CONFIGS[0], 3)).score_histories(
+            np.array([1, 4], dtype=np.int32), np.array([0]), np.array([2])
+        )
+
+
+def test_ranges_are_padded_on_the_right():
+    item_ids, lengths = pad_right(np.array([5, 6, 7, 8], dtype=np.int32), np.array([0, 3, 1]), np.array([3, 4, 3]))
+    assert item_ids.tolist() == [[5, 6, 7], [8, 0, 0], [6, 7, 0]]
+    assert lengths.tolist() == [3, 1, 2]
