@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_LIKELY_SHARE, _OTHER_SHARE = 0.8, 0.05  # of the two clusters that may follow; the rest goes to all clusters
+_LIKELY_SHARE, _OTHER_SHARE = 0.75, 0.1  # of the two clusters that may follow; the rest goes to all clusters
 _FIRST_DAY, _DAY = 1_700_000_000, 86_400  # Unix seconds
 _CELLS_PER_BLOCK = 4_000_000  # users times items that are drawn for at once
 

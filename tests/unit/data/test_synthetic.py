@@ -171,7 +171,7 @@ def test_order_2_counts_come_close_to_the_oracle_and_popularity_does_not(quickst
     popularity = np.tile(np.concatenate([[0], counts]), (len(cases), 1))
     assert ceiling > 0.35
     assert scored(second[before_last, last]) > 0.97 * ceiling
-    assert scored(first[last]) < 0.8 * ceiling  # so a model above 80 % has learned more than the last item
+    assert scored(first[last]) < 0.88 * ceiling  # what is left to gain by remembering more than the last item
     assert ndcg_at_10(popularity, dataset, cases) < 0.25 * ceiling
 
 
