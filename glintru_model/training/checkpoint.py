@@ -88,8 +88,7 @@ def load_checkpoint(
         )
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a checkpoint, remove it to start anew: {str(error).splitlines()[0]}") from error
+    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a whole checkpoint, remove it to start anew: {problem}") from error
     return state
