@@ -54,7 +54,7 @@ def metric_dots(
     layout = {
         "title": {"text": f"{metric_title(metric)} with 95 % intervals"},
         "height": 90 + _ROW_HEIGHT * len(names),
-        "xaxis": {"rangemode": "tozero", "showgrid": True},
+        "xaxis": {"range": [0, 1.06 * max(*bounds[1], ceiling or 0)], "showgrid": True},
         "yaxis": {"showgrid": False},
     }
     if ceiling is not None:

@@ -106,7 +106,8 @@ def _candidate_scores(scorer: Scorer, dataset: SequenceDataset, batch: Evaluatio
     expected = (len(batch), dataset.num_items + 1)
     if tuple(scores_BV1.shape) != expected:
         raise TrainingError(f"{type(scorer).__name__} gave scores of shape {tuple(scores_BV1.shape)}, not {expected}")
-    if not bool(torch.isfinite(scores_BV1[:, 1:]).all()):
+    extremes = torch.stack(torch.aminmax(scores_BV1[:, 1:]))  # NaN comes through; a third of isfinite's time
+    if not bool(torch.isfinite(extremes).all()):
         raise TrainingError(f"{type(scorer).__name__} gave a score that is not a finite number, it cannot be ranked")
     rows, columns = np.arange(len(batch)), np.zeros(len(batch), dtype=np.int64)
     if filter_seen:
@@ -128,7 +129,8 @@ def _seen(item_ids: Int32Array, batch: EvaluationCases) -> tuple[Int64Array, Int
 def _ranks(scores_BV1: Tensor, targets: Int32Array) -> Tensor:
     targets_B1 = torch.from_numpy(targets.astype(np.int64)).to(scores_BV1.device)[:, None]
     target_scores_B1 = scores_BV1.gather(1, targets_B1)
-    ranks_B = (scores_BV1 >= target_scores_B1).sum(dim=1)  # the target itself makes it 1-based
+    # The target itself makes it 1-based; a sum in int64 would take more than twice the time.
+    ranks_B = (scores_BV1 >= target_scores_B1).sum(dim=1, dtype=torch.int32)
     return torch.where(torch.isneginf(target_scores_B1[:, 0]), scores_BV1.shape[1], ranks_B)
 
 
