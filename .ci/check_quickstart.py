@@ -19,7 +19,9 @@ def main(runs_dir: Path) -> None:
         version = client.get_model_version_by_alias(name, "champion")
         reached = summary["models"][name]["metrics"]["ndcg_at_10"]["value"]
         if not reached > FRACTION_OF_CEILING * ceiling:
-            sys.exit(f"{name}: test NDCG@10 {reached:.4f} is not above {FRACTION_OF_CEILING} of the ceiling {ceiling:.4f}")
+            sys.exit(
+                f"{name}: test NDCG@10 {reached:.4f} is not above {FRACTION_OF_CEILING} of the ceiling {ceiling:.4f}"
+            )
         print(f"{name}: version {version.version} is champion, {reached / ceiling:.0%} of the ceiling")
 
 

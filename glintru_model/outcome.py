@@ -9,13 +9,12 @@ from glintru_model.data.sequences import load_sequences
 from glintru_model.evaluation.compare import compare
 from glintru_model.evaluation.report import write_run_report
 from glintru_model.evaluation.result import read_metrics
+from glintru_model.evaluation.wording import baseline_verdict, comparison_verdict
 from glintru_model.files import read_json, write_json
 from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, TRAINING_FILE
 from glintru_model.progress import say
 from glintru_model.serving.registry import RegisteredVersion, register
 from glintru_model.tracking import PIPELINE_TAG, MlflowTracker, RunRef, child_run, close_pipeline_run, run_tags
-
-MAIN_METRIC = "ndcg_at_10"
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def summarise(
         name: {"metrics": document["metrics"], "version": asdict(versions[name])}
         for name, document in documents.items()
     }
-    verdicts = [_beats_baselines(name, document) for name, document in documents.items()]
+    verdicts = [baseline_verdict(name, document)[1] for name, document in documents.items()]
     return {
         "models": models,
         "baselines": first["baselines"],
@@ -114,28 +113,8 @@ def summarise(
         "num_cases": first["num_cases"],
         "num_items": first["num_items"],
         "comparison": comparison,
-        "verdicts": [*verdicts, _who_wins(comparison)],
+        "verdicts": [*verdicts, comparison_verdict(comparison)],
     }
-
-
-def _beats_baselines(name: str, document: dict[str, Any]) -> str:
-    comparisons = document["baseline_comparisons"]
-    beaten = [baseline for baseline, pair in comparisons.items() if pair[MAIN_METRIC]["low"] > 0]
-    others = [baseline for baseline in comparisons if baseline not in beaten]
-    if not others:
-        return f"{name} beats every baseline on NDCG@10: {', '.join(beaten)}."
-    return f"{name} does NOT clearly beat {', '.join(others)} on NDCG@10" + (
-        f"; it beats {', '.join(beaten)}." if beaten else "."
-    )
-
-
-def _who_wins(comparison: dict[str, Any]) -> str:
-    pair = comparison["metrics"][MAIN_METRIC]
-    margin = f"{pair['difference']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]"
-    names = f"{comparison['first']} minus {comparison['second']}: NDCG@10 {margin}"
-    if pair["low"] <= 0 <= pair["high"]:
-        return f"{names}: no clear difference on these users."
-    return f"{names}: {comparison['first' if pair['low'] > 0 else 'second']} is better."
 
 
 def _track(run: RunRef, summary: dict[str, Any], report_path: Path, summary_path: Path) -> None:

@@ -18,7 +18,7 @@ from glintru_model.config_io import parse, parse_recommender
 from glintru_model.errors import TrackingError
 from glintru_model.files import read_json, write_json
 from glintru_model.fingerprint import combine, package_fingerprint
-from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TRAINING_FILE
+from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TRAINING_FILE, VOCABULARY_FILE
 from glintru_model.progress import say
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
 
         checkpoints = output.with_name(f"{output.name}.checkpoints")
         model, result = train_model(config, dataset, validate=validate, on_epoch=on_epoch, checkpoint_dir=checkpoints)
-        save_model(model, config, dataset.vocabulary, output)
+        save_model(model, config, Path(dataset_dir) / VOCABULARY_FILE, output)
         write_json(output / TRAINING_FILE, asdict(result))
         shutil.rmtree(checkpoints)
         run.log_metrics({f"best/val/{name}": value for name, value in result.best_metrics.items()})

@@ -93,4 +93,4 @@ def _place_on_kubernetes(task: PipelineTask, profile: Profile, accelerated: bool
     kubernetes.add_toleration(task, key=profile.gpu_toleration_key, operator="Exists", effect="NoSchedule")
     kubernetes.empty_dir_mount(
         task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory
-    )  # noqa: S108
+    )

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from glintru_model.evaluation.wording import metric_title, title_of
+
 MAIN_METRICS = ("ndcg_at_10", "recall_at_10")
-TITLES = {"glintru": "GLINT-RU", "sasrec": "SASRec", "popularity": "popularity"}
 
 
 def format_summary(summary: dict[str, Any], run_dir: Path) -> str:
@@ -14,11 +15,11 @@ def format_summary(summary: dict[str, Any], run_dir: Path) -> str:
         summary: what `compare_and_register` wrote.
         run_dir: the run's folder.
     """
-    rows = [["test, full ranking", *(_metric_title(m) for m in MAIN_METRICS), "registered"]]
+    rows = [["test, full ranking", *(metric_title(m) for m in MAIN_METRICS), "registered"]]
     for name, model in summary["models"].items():
         version = model["version"]
         cells = [_interval(model["metrics"][metric]) for metric in MAIN_METRICS]
-        rows.append([TITLES.get(name, name), *cells, f"{version['name']} v{version['version']} ({version['alias']})"])
+        rows.append([title_of(name), *cells, f"{version['name']} v{version['version']} ({version['alias']})"])
     rows.append(["popularity", *(_interval(summary["baselines"]["popularity"][m]) for m in MAIN_METRICS), "-"])
     if summary["ceiling"]:
         rows.append(["best possible", *(f"{summary['ceiling'][m]:.4f}" for m in MAIN_METRICS), "-"])
@@ -36,11 +37,6 @@ def format_summary(summary: dict[str, Any], run_dir: Path) -> str:
         "your own log  make pipeline-run DATA=path/to/log.parquet",
     ]
     return "\n".join(lines)
-
-
-def _metric_title(metric: str) -> str:
-    name, _, cutoff = metric.partition("_at_")
-    return f"{name.upper() if name == 'ndcg' else name.capitalize()}@{cutoff}"
 
 
 def _interval(metric: dict[str, float]) -> str:

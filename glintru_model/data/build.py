@@ -14,11 +14,11 @@ import pyarrow as pa
 from glintru_model.config import SequencesConfig
 from glintru_model.data.engine import open_engine
 from glintru_model.data.hashing import hash_batches
-from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, VOCABULARY_FILE, Int32Array, Int64Array
+from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, Int32Array, Int64Array
 from glintru_model.data.splitting import assign_parts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
-from glintru_model.layout import DATA_REPORT_FILE
+from glintru_model.layout import DATA_REPORT_FILE, VOCABULARY_FILE
 
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"

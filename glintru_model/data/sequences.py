@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from glintru_model.errors import DataError
 from glintru_model.files import read_json
+from glintru_model.layout import VOCABULARY_FILE
 
 PADDING_ID = 0
 SEQUENCES_FILE = "sequences.arrow"
-VOCABULARY_FILE = "vocabulary.arrow"
 MANIFEST_FILE = "manifest.json"
 
 Int32Array = npt.NDArray[np.int32]

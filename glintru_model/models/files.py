@@ -12,12 +12,12 @@ from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.config_io import parse_recommender
 from glintru_model.errors import ConfigError, DataError
 from glintru_model.files import atomic_directory, read_json, write_json
+from glintru_model.layout import VOCABULARY_FILE
 from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.registry import build_model
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-VOCABULARY_FILE = "vocabulary.arrow"
 
 
 def save_model(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import glintru_model
-from glintru_model.models.files import CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from glintru_model.layout import VOCABULARY_FILE
+from glintru_model.models.files import CONFIG_FILE, WEIGHTS_FILE
 from glintru_model.serving.recommender import Recommender
 
 MODEL_FILES = (CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE)

@@ -86,7 +86,9 @@ def executor(documents, task):
     return documents[0]["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
 
 
-@pytest.mark.parametrize("task", ["tune-recommender", "tune-recommender-2", "train-recommender", "evaluate-recommender-2"])
+@pytest.mark.parametrize(
+    "task", ["tune-recommender", "tune-recommender-2", "train-recommender", "evaluate-recommender-2"]
+)
 def test_training_steps_ask_for_the_gpu_pool(compiled, task):
     container = executor(compiled["gpu"], task)
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"

@@ -17,7 +17,10 @@ CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
     [
         ({"models": {"glintru": {"architecture": {"max_seq_len": 0}}}}, ["glintru.architecture.max_seq_len", "0", "1"]),
         ({"models": {"gru4rec": {}}}, ["models.gru4rec", "glintru, sasrec"]),
-        ({"models": {"sasrec": {"architecture": {"embeding_dim": 8}}}}, ["embeding_dim", "did you mean", "embedding_dim"]),
+        (
+            {"models": {"sasrec": {"architecture": {"embeding_dim": 8}}}},
+            ["embeding_dim", "did you mean", "embedding_dim"],
+        ),
         ({"models": {"sasrec": {"architecture": {"num_heads": 3}}}}, ["num_heads 3", "embedding_dim 64"]),
         ({"ingest": {"format": "xlsx"}}, ["ingest.format", "xlsx", "parquet"]),
         ({"evaluation": {"cutoffs": [5]}}, ["[5]", "must contain 10"]),
