@@ -1,7 +1,7 @@
 """`make mlflow-ui`: MLflow's UI over the local runs, opened at the comparison of the last run's two models."""
 
 import argparse
-import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from glintru_model.errors import GlintruError, InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the comparison's address and become the MLflow server; return an exit code if there is nothing to show."""
+    """Print the comparison's address and run MLflow's server until it is ended; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.mlflow_ui", description=__doc__)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--port", type=int, default=5000)
@@ -25,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     if path := comparison_path(uri):
         print(f"the last run's models side by side: http://127.0.0.1:{options.port}/{path}")
     command = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(options.port)]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command])  # noqa: S606
+    try:
+        return subprocess.run([sys.executable, "-m", "mlflow", *command], check=False).returncode
+    except KeyboardInterrupt:
+        return 0
 
 
 def _local_database(runs_dir: Path) -> str:

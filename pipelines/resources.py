@@ -38,6 +38,8 @@ class Profile:
     secret: str = ""  # a Kubernetes secret whose keys become environment variables
 
 
+SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where processes of one pod share tensors
+
 # The secret of the tracking server's and the study database's credentials, as infra/ creates it.
 SECRET_NAME = "glintru-credentials"  # noqa: S105 - a name, not a secret
 SECRET_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "GLINTRU_STUDY_STORAGE")
@@ -92,5 +94,5 @@ def _place_on_kubernetes(task: PipelineTask, profile: Profile, accelerated: bool
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     kubernetes.add_toleration(task, key=profile.gpu_toleration_key, operator="Exists", effect="NoSchedule")
     kubernetes.empty_dir_mount(
-        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory
+        task, volume_name="shm", mount_path=SHARED_MEMORY_PATH, medium="Memory", size_limit=profile.shared_memory
     )

@@ -13,6 +13,12 @@ class HaltError(Exception):
     """Stands for anything that ends a writer half-way."""
 
 
+def write_half(writer):
+    with writer as temporary:
+        (temporary / "half").touch() if temporary.is_dir() else temporary.write_text("half")
+        raise HaltError
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -20,9 +26,8 @@ def names(folder):
 def test_a_writer_that_stops_half_way_leaves_the_old_file(tmp_path):
     path = tmp_path / "report.json"
     write_json(path, {"version": 1})
-    with pytest.raises(HaltError), atomic_file(path) as temporary:
-        temporary.write_text("half")
-        raise HaltError
+    with pytest.raises(HaltError):
+        write_half(atomic_file(path))
     assert read_json(path) == {"version": 1}
     assert names(tmp_path) == ["report.json"]
 
@@ -33,9 +38,8 @@ def test_a_folder_replaces_the_old_one_only_when_it_is_whole(tmp_path):
         with atomic_directory(path) as temporary:
             (temporary / version).touch()
     assert names(path) == ["two"]
-    with pytest.raises(HaltError), atomic_directory(path) as temporary:
-        (temporary / "three").touch()
-        raise HaltError
+    with pytest.raises(HaltError):
+        write_half(atomic_directory(path))
     assert names(path) == ["two"]
     assert names(tmp_path) == ["data"]
 
