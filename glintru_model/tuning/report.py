@@ -50,15 +50,17 @@ def study_figures(storage: str, study_name: str) -> list[Any]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return []
+    plain = {"color": None, "showscale": False, "line": {"width": 0}}  # Optuna's shades by number fade into the page
     course = plots.plot_optimization_history(study, target_name="validation NDCG@10")
     epochs = plots.plot_intermediate_values(study)
+    course.update_traces(line_shape="hv", selector={"mode": "lines"})
     figures = [
         course.update_layout(title="Best trial so far"),
         epochs.update_layout(title="Every trial, epoch by epoch", xaxis_title="epoch", yaxis_title="NDCG@10"),
     ]
     for name in complete[0].params:
         shown = plots.plot_slice(study, params=[name], target_name="validation NDCG@10")
-        figures.append(shown.update_layout(title=f"{name} of each trial"))
+        figures.append(shown.update_traces(marker=plain).update_layout(title=f"{name} of each trial"))
     if len(complete) >= _ENOUGH_FOR_IMPORTANCES and len({trial.value for trial in complete}) > 1:
         evaluator = optuna_importance(seed=0)
         importances = plots.plot_param_importances(study, evaluator=evaluator, target_name="validation NDCG@10")

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -303,25 +304,23 @@ def ask(port, payload):
         return error.code, json.loads(error.read())
 
 
-@pytest.fixture(scope="module")
-def served(packed, uri, tmp_path_factory):
+@contextmanager
+def server_process(arguments, folder, ready_path, **variables):
+    """Run an MLflow server until the block ends; yields its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["-m", "mlflow", "models", "serve", "-m", "models:/packed-int@champion", "--env-manager", "local"]
-    folder = tmp_path_factory.mktemp("server")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path, **variables}
+    command = [sys.executable, "-m", "mlflow", *arguments, "--port", str(port), "--host", "127.0.0.1"]
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *command, "--port", str(port), "--host", "127.0.0.1"],
-            cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True,
-        )  # fmt: skip
+        options = {"cwd": folder, "stdout": log, "stderr": log, "env": environment, "start_new_session": True}
+        server = subprocess.Popen(command, **options)
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{ready_path}", timeout=2).close()
                 break
             except OSError:
                 assert server.poll() is None, (folder / "log").read_text()
@@ -332,6 +331,13 @@ def served(packed, uri, tmp_path_factory):
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def served(packed, uri, tmp_path_factory):
+    arguments = ["models", "serve", "-m", "models:/packed-int@champion", "--env-manager", "local"]
+    with server_process(arguments, tmp_path_factory.mktemp("serve"), "/ping", MLFLOW_TRACKING_URI=uri) as port:
+        yield port
 
 
 @pytest.mark.slow
@@ -365,3 +371,34 @@ def test_served_champion_refuses_bad_requests(served, payload, message):
     status, answer = ask(served, payload)
     assert status == 400
     assert message in json.dumps(answer)
+
+
+@pytest.mark.slow
+def test_server_that_keeps_the_artifacts_registers_as_well(glintru_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    store = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "store")]
+    with server_process(["server", *store, "--workers", "1"], folder, "/health") as port:
+        address = f"http://127.0.0.1:{port}"
+        arguments = {"pipeline_run": "r", "dataset_hash": "d", "test_metrics": {}, "tags": {}, "model_name": "glintru"}
+        parent = open_pipeline_run(address, "served", "", "r", {}, {"a": 1})
+        with child_run(parent, "glintru") as tracker:
+            tracker.log_dict({"a": 1}, "a.json")
+            arguments = {**arguments, "tracking": tracker.ref, "validation_metrics": {"ndcg_at_10": 0.1}}
+            first, second = register(glintru_dir, **arguments), register(glintru_dir, **arguments)
+        assert first == second
+        assert (first.version, first.alias) == ("1", "champion")
+        import mlflow
+
+        model_id = connect(address).get_model_version("glintru", "1").tags["model_id"]
+        location = connect(address).get_logged_model(model_id).artifact_location
+        assert location.startswith("mlflow-artifacts:")
+        mlflow.set_tracking_uri(address)
+        try:
+            model = mlflow.pyfunc.load_model("models:/glintru@champion")
+        finally:
+            mlflow.set_tracking_uri(None)
+        answer = model.predict([{"history": [100, 101]}], params={"k": 3})
+        assert answer.item_ids[0] == Recommender.load(glintru_dir).recommend([[100, 101]], 3)[0].item_ids
+    assert [path.name for path in tmp_path.iterdir()] == ["server"]
