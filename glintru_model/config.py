@@ -144,7 +144,7 @@ class SasrecConfig(ArchitectureConfig):
 class TrainingConfig(Frozen):
     """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 128
     max_epochs: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 10

@@ -1,4 +1,4 @@
-"""Linear attention, exact and in time linear in length.
+"""Linear attention, exact and in time linear in length; in its inputs' precision, whatever autocast says.
 
 Shapes: B batch, H heads, L length, K head width; G = B * H. Inputs may be views with any strides.
 """
@@ -34,7 +34,8 @@ def causal_linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, chun
     """
     batch, heads, length, head_dim = q_BHLK.shape
     q, k, v = (x.reshape(batch * heads, length, head_dim) for x in (q_BHLK, k_BHLK, v_BHLK))
-    attended: Tensor = _CausalLinearAttention.apply(q, k, v, chunk_size)  # type: ignore[no-untyped-call]
+    with torch.autocast(q.device.type, enabled=False):
+        attended: Tensor = _CausalLinearAttention.apply(q, k, v, chunk_size)  # type: ignore[no-untyped-call]
     return attended.view(batch, heads, length, head_dim).mul(head_dim**-0.5)
 
 
@@ -48,7 +49,8 @@ def linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
     Returns:
         (B, H, L, K).
     """
-    attended: Tensor = q_BHLK @ (k_BHLK.mT @ v_BHLK * q_BHLK.shape[-1] ** -0.5)
+    with torch.autocast(q_BHLK.device.type, enabled=False):
+        attended: Tensor = q_BHLK @ (k_BHLK.mT @ v_BHLK * q_BHLK.shape[-1] ** -0.5)
     return attended
 
 

@@ -21,7 +21,7 @@ from glintru_model.models.attention import (
     unit_norm,
 )
 from glintru_model.models.base import SequentialRecommender, padding_mask, refuse_unknown_items
-from glintru_model.models.layers import GRU, Dropout, TemporalConv, linear
+from glintru_model.models.layers import GRU, Dropout, TemporalConv, at_least_float32, linear
 
 NORM_EPSILON = 1e-8
 
@@ -104,8 +104,9 @@ class LinearAttention(nn.Module):
         return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=attention)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unit-norm q and k, and v, each (..., H, K)."""
-        qk, v = self.query_key_value(x).unflatten(-1, (3, *self.heads)).split((2, 1), dim=-3)
+        """Return unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
+        projected = at_least_float32(self.query_key_value(x)).view(*x.shape[:-1], 3, *self.heads)
+        qk, v = projected.split((2, 1), dim=-3)
         q, k = unit_norm(F.elu(qk)).unbind(-3)
         return q, k, v.squeeze(-3)
 

@@ -37,6 +37,11 @@ class Dropout(nn.Module):
         return x * keep.mul_(_UINT16 / (_UINT16 - dropped))
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen a half-precision tensor."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def linear(dim_in: int, dim_out: int) -> nn.Linear:
     """Build a linear layer with zero bias and Xavier weights.
 
@@ -131,7 +136,7 @@ class GRU(nn.Module):
             states: Tensor = torch.gru(x_LBD, start, weights, False, 1, 0.0, self.training, False, False)[0]
             return states
         with torch.autocast("cpu", enabled=False):
-            gates = F.linear(x_LBD.float() if x_LBD.dtype == torch.bfloat16 else x_LBD, self.weight_input)
+            gates = F.linear(at_least_float32(x_LBD), self.weight_input)
             return _Recurrence.apply(gates, self.weight_hidden)  # type: ignore[no-any-return, no-untyped-call]
 
     def step(self, x_BD: Tensor, hidden_BD: Tensor) -> Tensor:

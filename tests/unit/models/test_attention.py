@@ -69,6 +69,14 @@ def test_steps_equal_the_whole():
     torch.testing.assert_close(torch.stack(rows, 2), causal_linear_attention(q, k, v, 8))
 
 
+@pytest.mark.parametrize("attention", [causal_linear_attention, linear_attention])
+def test_autocast_does_not_shorten_the_sums(attention):
+    q, k, v = projections(50, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = attention(q, k, v)
+    assert torch.equal(under_autocast, attention(q, k, v))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_zero_vector_has_no_direction_and_a_finite_gradient(dtype):
     x = torch.tensor([[0.0, 0.0], [3.0, -4.0]], dtype=dtype, requires_grad=True)
