@@ -106,9 +106,8 @@ class LinearAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
         projected = at_least_float32(self.query_key_value(x)).view(*x.shape[:-1], 3, *self.heads)
-        qk, v = projected.split((2, 1), dim=-3)
-        q, k = unit_norm(F.elu(qk)).unbind(-3)
-        return q, k, v.squeeze(-3)
+        q, k = unit_norm(F.elu(projected[..., :2, :, :])).unbind(-3)
+        return q, k, projected[..., 2, :, :]
 
     def _added(self, x: Tensor, attended: Tensor) -> Tensor:
         added: Tensor = self.norm(self.dropout(self.output(attended)) + x)
