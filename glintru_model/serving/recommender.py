@@ -17,8 +17,9 @@ from torch import Tensor
 
 from glintru_model.data.sequences import Vocabulary, load_vocabulary
 from glintru_model.errors import DataError, InputError
+from glintru_model.layout import VOCABULARY_FILE
 from glintru_model.models.base import SequentialRecommender
-from glintru_model.models.files import VOCABULARY_FILE, load_model
+from glintru_model.models.files import load_model
 from glintru_model.models.scorer import ModelScorer
 
 ItemId = int | str
