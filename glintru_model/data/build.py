@@ -14,14 +14,13 @@ import pyarrow as pa
 from glintru_model.config import SequencesConfig
 from glintru_model.data.engine import open_engine
 from glintru_model.data.hashing import hash_batches
+from glintru_model.data.interactions import INTERACTIONS_FILE, ITEMS_FILE
 from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, Int32Array, Int64Array
 from glintru_model.data.splitting import assign_parts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import DATA_REPORT_FILE, VOCABULARY_FILE
 
-INTERACTIONS_FILE = "interactions.parquet"
-ITEMS_FILE = "items.parquet"
 _ROWS_PER_CHUNK = 1_000_000
 
 
@@ -49,20 +48,14 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
     Raises:
         DataError: the interactions cannot be read, or the split leaves a part empty.
     """
-    import duckdb
-
     source = interactions_dir / INTERACTIONS_FILE
     if not source.is_file():
         raise DataError(f"{source}: no such file, expected the output of ingest")
-    with atomic_directory(output_dir) as temporary, open_engine(temporary / "spill") as connection:
-        try:
-            _order_events(connection, source)
-            split = assign_parts(connection, config)
-            _index_items(connection, split["split"], interactions_dir / ITEMS_FILE)
-            manifest = _write(connection, temporary, split, _source_of(interactions_dir))
-        except duckdb.Error as error:
-            raise DataError(f"{source}: cannot build sequences: {' '.join(str(error).split())}") from error
-    return manifest
+    with atomic_directory(output_dir) as temporary, open_engine(temporary / "spill", str(source)) as connection:
+        _order_events(connection, source)
+        split = assign_parts(connection, config)
+        _index_items(connection, split["split"], interactions_dir / ITEMS_FILE)
+        return _write(connection, temporary, split, _source_of(interactions_dir))
 
 
 def _order_events(connection: Any, source: Path) -> None:

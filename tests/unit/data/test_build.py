@@ -213,7 +213,7 @@ def test_a_failed_build_keeps_the_earlier_result(interactions, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PAR1 this is no parquet PAR1"])
 def test_unreadable_interactions_are_named(tmp_path, content):
     (tmp_path / "interactions.parquet").write_bytes(content)
-    with pytest.raises(DataError, match=r"interactions\.parquet: cannot build sequences"):
+    with pytest.raises(DataError, match=r"interactions\.parquet: "):
         build_sequences(tmp_path, tmp_path / "out", LEAVE_ONE_OUT)
 
 
