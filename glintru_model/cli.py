@@ -92,7 +92,9 @@ def _tune(options: argparse.Namespace, config: PipelineConfig) -> None:
     work = options.output.with_name(f"{options.output.name}.study")
     study, trials = str(work / "study.json"), str(work / "trials.json")
     tuning, evaluation = config.tuning.model_dump_json(), config.evaluation.model_dump_json()
-    stages.create_study(recommender, tuning, options.output.stem, f"journal:{work / 'study.journal'}", study)
+    stages.create_study(
+        recommender, tuning, options.output.stem, f"journal:{work / 'study.journal'}", _UNTRACKED, study
+    )
     stages.tune(recommender, tuning, evaluation, 0, study, str(options.dataset), _UNTRACKED, trials)
     report = options.output.with_suffix(".html")
     stages.select_hyperparameters(recommender, study, [trials], _UNTRACKED, str(options.output), str(report))

@@ -100,17 +100,21 @@ def build_sequences(
     return {name: manifest[name] for name in ("num_users", "num_items", "num_interactions", "dataset_hash")}
 
 
-def create_study(recommender: str, tuning: str, run_name: str, study_storage: str, study_path: str) -> None:
-    """Create a model's study before its workers start; leave its name and storage in `study_path`.
+def create_study(
+    recommender: str, tuning: str, run_name: str, study_storage: str, run_path: str, study_path: str
+) -> None:
+    """Create a model's study and its MLflow run before the workers start; leave name and storage in `study_path`.
 
     Raises:
         TrackingError: the study's storage is not reachable.
     """
     from glintru_model.tuning.study import open_study
+    from glintru_model.tuning.worker import open_tune_run
 
     config = parse_recommender(recommender, "recommender")
     name = f"{run_name}-{config.name}"
     open_study(study_storage, name, parse(TuningConfig, tuning, "tuning"), config)
+    open_tune_run(_run(run_path), config)
     write_json(Path(study_path), {"storage": study_storage, "name": name})
 
 

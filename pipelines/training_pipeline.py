@@ -100,7 +100,9 @@ def build_pipeline(config: PipelineConfig, profile: Profile):
         def add_model(recommender: str, name: str) -> ModelTasks:
             """Add one model's tasks: study, parallel workers, selection, training, evaluation."""
             study = placed(
-                create_study(recommender=recommender, tuning=tuning, run_name=run_name, study_storage=study_storage),
+                create_study(
+                    recommender=recommender, tuning=tuning, run_name=run_name, study_storage=study_storage, run=run
+                ),
                 f"create study {name}",
             ).outputs["study"]
             with dsl.ParallelFor(

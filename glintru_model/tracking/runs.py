@@ -6,7 +6,6 @@ environment is never attached to by surprise, and nothing depends on the working
 
 import json
 import platform
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -143,10 +142,10 @@ def close_pipeline_run(ref: RunRef, status: str) -> None:
         client.set_terminated(ref.run_id, status)
 
 
-def open_child(
-    parent: RunRef, name: str, tags: Mapping[str, Any] | None = None, *, patience_seconds: float = 0
-) -> RunRef:
+def open_child(parent: RunRef, name: str, tags: Mapping[str, Any] | None = None) -> RunRef:
     """Open the child run `name` and leave it open, e.g. for parallel workers that write below it.
+
+    MLflow knows no unique names: one process opens a run first, only then may others do so together.
 
     A retried step finds its own run again, by the parent and the name, and continues it.
 
@@ -154,8 +153,6 @@ def open_child(
         parent: the run above; the null run has null children.
         name: unique below its parent.
         tags: its tags when it is first opened.
-        patience_seconds: how long another process may take to open it first. MLflow knows no unique names, so of
-            processes that open one run together, each needs another patience.
 
     Raises:
         TrackingError: MLflow refuses or is not reachable.
@@ -166,10 +163,6 @@ def open_child(
     with mlflow_errors(parent.tracking_uri):
         clause = f"tags.`{PARENT_TAG}` = '{parent.run_id}' and attributes.run_name = {_quoted(name)}"
         run_id = _find_run(client, parent.experiment_id, clause)
-        deadline = time.monotonic() + patience_seconds
-        while run_id is None and time.monotonic() < deadline:
-            time.sleep(0.25)
-            run_id = _find_run(client, parent.experiment_id, clause)
         if run_id is None:
             run_id = _create_run(client, parent.experiment_id, name, {**(tags or {}), PARENT_TAG: parent.run_id})
         else:

@@ -17,7 +17,6 @@ from glintru_model.tuning.storage import resolve_storage, retry_callback, study_
 from glintru_model.tuning.study import counted_trials, load_study
 
 _DATASET_ATTRIBUTE = "dataset_hash"
-_PATIENCE_STEP_SECONDS = 5.0
 
 
 def run_worker(
@@ -53,9 +52,7 @@ def run_worker(
         TrackingError: MLflow or the study's storage refuses or is not reachable.
     """
     study = load_study(storage, study_name, pruner=_pruner(config))
-    tags = {"kind": "tune", "model": recommender.name}
-    patience = worker * _PATIENCE_STEP_SECONDS
-    tune_run = open_child(tracker_parent, f"tune {recommender.name}", tags, patience_seconds=patience)
+    tune_run = open_tune_run(tracker_parent, recommender)
     objective = Objective(recommender, dataset, config, worker=worker, validate=validate, tune_run=tune_run)
     with study_errors(resolve_storage(storage)):
         _refuse_other_dataset(study, dataset)
@@ -64,6 +61,15 @@ def run_worker(
             study.sampler = _sampler(config, worker, len(study.get_trials(deepcopy=False)))
             study.optimize(objective, n_trials=1, catch=(TrainingError, SurplusTrialError))
         return sum(trial.user_attrs.get(WORKER_ATTRIBUTE) == worker for trial in counted_trials(study))
+
+
+def open_tune_run(pipeline: RunRef, recommender: Recommender) -> RunRef:
+    """Open the run that a study's trials lie below; the step that creates the study does it before any worker.
+
+    Raises:
+        TrackingError: MLflow refuses or is not reachable.
+    """
+    return open_child(pipeline, f"tune {recommender.name}", {"kind": "tune", "model": recommender.name})
 
 
 def _pruner(config: TuningConfig) -> Any:

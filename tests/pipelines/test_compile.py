@@ -60,6 +60,7 @@ def test_the_dag_is_the_one_we_mean(compiled):
     assert tasks["ingest interactions"] == {"resolve source"}
     assert tasks["build sequences"] == {"resolve source", "ingest interactions"}
     for model in MODELS:
+        assert tasks[f"create study {model}"] == {"start run"}
         assert tasks[f"tune {model}"] >= {f"create study {model}", "build sequences", "start run"}
         assert f"create study {model}" in tasks[f"select {model}"]
         assert tasks[f"train {model}"] == {f"select {model}", "build sequences", "start run"}
