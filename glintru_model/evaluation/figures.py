@@ -60,7 +60,15 @@ def metric_dots(
     if ceiling is not None:
         layout["shapes"] = [{**_line(x0=ceiling, x1=ceiling, y0=0, y1=1, yref="paper"), "layer": "above"}]
         layout["annotations"] = [
-            {"x": ceiling, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": "best possible"}
+            {
+                "x": ceiling,
+                "y": 1,
+                "yref": "paper",
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": "best possible",
+            }
         ]
         layout["margin"] = {"l": 48, "r": 24, "t": 24, "b": 32}
     return {"data": [*bars, trace], "layout": layout}
@@ -192,7 +200,7 @@ def _trials(trials: Sequence[Mapping[str, Any]], state: str, x: str, colour: str
         "name": state,
         "x": [trial[x] for trial in chosen],
         "y": [trial["value"] for trial in chosen],
-        "marker": {"color": colour, "size": 9, "symbol": symbol, "line": {"width": 1.5}},
+        "marker": {"color": colour, "size": 9, "symbol": symbol, "line": {"color": colour, "width": 1.5}},
         "customdata": [trial["number"] for trial in chosen],
         "hovertemplate": f"trial %{{customdata}}, {state}: %{{y:.4f}}<br>{x} %{{x:.3~g}}<extra></extra>",
     }

@@ -98,19 +98,15 @@ def write_run_report(
     _add_data(page, data_report, manifest)
     page.add_section("Registered versions")
     keys = ("name", "version", "alias", "reason")
-    page.add_table("", keys, [[str(version[key]) for key in keys] for version in versions])
+    page.add_table("", keys, [[version[key] or None for key in keys] for version in versions])
     page.add_section("How it was measured")
     report_sections.add_method(page, next(iter(documents.values())))
     page.write(path)
 
 
 def _subtitle(manifest: Mapping[str, Any]) -> str:
-    counts = ", ".join(
-        f"{manifest[f'num_{what}']:,} {what}"
-        for what in ("users", "items", "interactions")
-        if f"num_{what}" in manifest
-    )
-    return f"{manifest.get('source', 'log')}: {counts}"
+    counts = ", ".join(f"{manifest[f'num_{what}']:,} {what}" for what in ("users", "items", "interactions"))
+    return f"{manifest['source']}: {counts}"
 
 
 def _add_verdicts(
@@ -156,17 +152,23 @@ def _add_tuning(page: Page, studies: Mapping[str, Sequence[Mapping[str, Any]]]) 
 
 
 def _add_data(page: Page, data_report: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    page.add_section("Data")
-    page.add_cards({key.removeprefix("num_"): value for key, value in manifest.items() if key.startswith("num_")})
-    page.add_table("How it was split", ["setting", "value"], _flat_rows(manifest), collapsed=True)
-    page.add_table("How it was read and cleaned", ["what", "value"], _flat_rows(data_report), collapsed=True)
+    page.add_section("Data", f"Split: {manifest['split'].replace('_', ' ')}. Dataset {manifest['dataset_hash'][:12]}.")
+    parts = ("users", "items", "interactions", "train", "validation", "test")
+    labels = {"train": "training events", "validation": "validation events", "test": "test events"}
+    page.add_cards({labels.get(part, part): manifest[f"num_{part}"] for part in parts})
+    for warning in data_report["warnings"]:
+        page.add_notice(warning, "bad")
+    columns = ["step", "num_users", "num_items", "num_interactions"]
+    titles = [column.removeprefix("num_") for column in columns]
+    rows = [[step[column] for column in columns] for step in data_report["steps"]]
+    page.add_table("What each step of cleaning left", titles, rows)
+    page.add_table(
+        "Settings of reading and cleaning", ["setting", "value"], _flat(data_report["settings"]), collapsed=True
+    )
 
 
-def _flat_rows(values: Mapping[str, Any], prefix: str = "") -> list[list[Any]]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[list[Any]]:
     rows: list[list[Any]] = []
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat_rows(value, f"{prefix}{key}.")
-        elif not isinstance(value, list | tuple):
-            rows.append([f"{prefix}{key}", value])
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [[f"{prefix}{key}", value]]
     return rows

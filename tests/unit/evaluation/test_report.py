@@ -15,6 +15,21 @@ from glintru_model.evaluation.wording import baseline_verdict, comparison_verdic
 from glintru_model.training.results import EpochResult, TrainingResult
 
 EVIL = "<script>alert(1)</script>"
+DATA_REPORT = {
+    "steps": [
+        {"step": "read", "num_users": 95, "num_items": 31, "num_interactions": 1000},
+        {"step": "5-core", "num_users": 80, "num_items": 30, "num_interactions": 900},
+    ],
+    "settings": {"k_core": 5, "columns": {"user_id": EVIL}},
+    "warnings": ["fewer items than expected"],
+}
+MANIFEST = {
+    "source": EVIL,
+    "split": "leave_one_out",
+    "dataset_hash": "0123456789abcdef",
+    **{"num_users": 80, "num_items": 30, "num_interactions": 900},
+    **{"num_train": 740, "num_validation": 80, "num_test": 80},
+}
 CONFIG = EvaluationConfig(cutoffs=(5, 10), bootstrap_samples=100)
 
 
@@ -81,8 +96,8 @@ def run_report(evaluations, tmp_path_factory):
     ]
     write_run_report(
         path,
-        data_report={"source": EVIL, "counts": {"num_users": 80}},
-        manifest={"source": EVIL, "num_users": 80, "num_items": 30, "num_interactions": 900},
+        data_report=DATA_REPORT,
+        manifest=MANIFEST,
         ceiling={"ndcg_at_5": 0.8, "ndcg_at_10": 0.9},
         studies={"glintru": trials, "sasrec": trials},
         evaluations=evaluations,
@@ -129,6 +144,9 @@ def test_run_report_holds_each_part(run_report):
     tables = Tables(run_report)
     assert tables.starting_with("glintru")[-1][1:3] == ["4", "champion"]
     assert tables.starting_with("sasrec")[-1][1:] == ["9", "challenger", "below version 8"]
+    assert tables.starting_with("5-core") == [["5-core", "80", "30", "900"]]
+    assert tables.starting_with("columns.user_id") == [["columns.user_id", EVIL]]
+    assert "fewer items than expected" in run_report
     cost = tables.starting_with("SASRec")[-1]
     assert cost[1:7] == ["12,345", "6.500", "3", "3", "1,000", "50.00"]
     assert "every other candidate with the target" in run_report
