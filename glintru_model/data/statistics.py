@@ -6,6 +6,7 @@ import numpy as np
 
 _NUM_BINS = 40
 _NUM_RANKS = 60
+_TYPE_NAMES = {"BIGINT": "int64", "DOUBLE": "float64", "VARCHAR": "string"}
 
 
 def describe_events(connection: Any) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def describe_events(connection: Any) -> dict[str, Any]:
         FROM events
     """).fetchall()[0]
     events = connection.table("events")
-    types = dict(zip(events.columns, map(str, events.types), strict=True))
+    types = {name: _TYPE_NAMES[str(kind)] for name, kind in zip(events.columns, events.types, strict=True)}
     del types["log_order"]
     connection.execute("""
         CREATE TABLE lengths AS SELECT count(*) AS n FROM events GROUP BY user_id;

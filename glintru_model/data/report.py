@@ -1,0 +1,180 @@
+"""The data report as a page: where the log came from, what each step left, how it is distributed and split."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from glintru_model.html import Page
+
+_SECONDS_SEEM_UNIX = range(10**8, 10**11)  # 1973 to 5138: smaller numbers are positions, larger ones milliseconds
+_COLOUR = "var(--series-1)"
+
+
+def write_data_report(
+    report: dict[str, Any],
+    path_html: Path,
+    *,
+    manifest: dict[str, Any] | None = None,
+    ceiling: Mapping[str, float] | None = None,
+) -> None:
+    """Write the report as one self-contained HTML file.
+
+    Args:
+        report: what `ingest` returned, or its `data_report.json`.
+        path_html: the file to write.
+        manifest: what `build_sequences` returned, where the sequences exist.
+        ceiling: metrics of the best possible ranking of the test targets, where the log is synthetic.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    counts, source = report["counts"], report["source"]
+    page = Page("Data report", source["description"])
+    page.add_cards(
+        {
+            "users": counts["num_users"],
+            "items": counts["num_items"],
+            "interactions": counts["num_interactions"],
+            "filled": f"{counts['num_interactions'] / (counts['num_users'] * counts['num_items']):.3%}",
+            "from": _moment(report["time_range"]["first"], "%Y-%m-%d"),
+            "to": _moment(report["time_range"]["last"], "%Y-%m-%d"),
+        }
+    )
+    _add_verdicts(page, report, ceiling)
+    page.add_section("Cleaning")
+    _add_steps(page, report["steps"])
+    page.add_section("Distributions")
+    page.add_figures("", [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])])
+    _add_summaries(page, report)
+    if manifest is not None:
+        _add_split(page, manifest)
+    if ceiling:
+        page.add_section(
+            "Best possible ranking", "This log is synthetic: the true probability of each next item is known."
+        )
+        page.add_table("Test targets ranked by it", ["metric", "value"], [[k, v] for k, v in ceiling.items()])
+    page.add_section("Source and settings")
+    page.add_table("", ["setting", "value"], _setting_rows(report))
+    page.write(path_html)
+
+
+def _add_verdicts(page: Page, report: dict[str, Any], ceiling: Mapping[str, float] | None) -> None:
+    expected = report["expected"]
+    if expected:
+        page.add_notice(expected["verdict"], "good" if expected["met"] else "bad")
+    for warning in report["warnings"]:
+        if not expected or warning != expected["verdict"]:
+            page.add_notice(warning, "bad")
+    if ceiling and "ndcg_at_10" in ceiling:
+        page.add_notice(f"The best possible ranking of the test targets reaches NDCG@10 {ceiling['ndcg_at_10']:.4f}.")
+
+
+def _add_steps(page: Page, steps: list[dict[str, Any]]) -> None:
+    before = [None, *steps[:-1]]
+    rows = [
+        [
+            step["step"],
+            step["num_users"],
+            step["num_items"],
+            step["num_interactions"],
+            None if last is None else f"{1 - step['num_interactions'] / last['num_interactions']:.2%}",
+        ]
+        for last, step in zip(before, steps, strict=True)
+    ]
+    page.add_table("What each step left", ["step", "users", "items", "interactions", "interactions dropped"], rows)
+
+
+def _add_summaries(page: Page, report: dict[str, Any]) -> None:
+    names = ("min", "median", "mean", "max")
+    rows = [
+        [label, *(report[key][name] for name in names)]
+        for label, key in (
+            ("interactions of a user", "sequence_lengths"),
+            ("interactions of an item", "item_popularity"),
+        )
+    ]
+    top = report["item_popularity"]["share_of_top_tenth"]
+    repeats = report["num_repeats"] / report["counts"]["num_interactions"]
+    note = (
+        f"The most popular tenth of the items has {top:.1%} of the interactions; "
+        f"{repeats:.2%} of the interactions repeat an item that the user has had."
+    )
+    page.add_table("", ["", *names], rows, note=note)
+
+
+def _add_split(page: Page, manifest: dict[str, Any]) -> None:
+    page.add_section("Split", f"{manifest['split'].replace('_', ' ')}; dataset {manifest['dataset_hash'][:12]}")
+    page.add_cards({part: manifest[f"num_{part}"] for part in ("train", "validation", "test")})
+    rows = [
+        ["users", manifest["num_users"]],
+        ["items", manifest["num_items"]],
+        ["items without a training event", manifest["num_cold_items"]],
+        ["users without a training event", manifest["num_cold_users"]],
+        ["users left out (no event of a known item)", manifest["num_dropped_users"]],
+        ["validation events left out (unknown item)", manifest["num_dropped_validation"]],
+        ["test events left out (unknown item)", manifest["num_dropped_test"]],
+    ]
+    if manifest["split"] == "temporal":
+        rows += [
+            ["last training time", _moment(manifest["validation_cut"])],
+            ["last validation time", _moment(manifest["test_cut"])],
+        ]
+    page.add_table("", ["what", "value"], rows)
+
+
+def _setting_rows(report: dict[str, Any]) -> list[list[Any]]:
+    source, settings = report["source"], report["settings"]
+    rows = [["source", source["description"]], ["kind", source["kind"]], ["fingerprint", source["fingerprint"]]]
+    rows += [[name, source[name]] for name in ("checksum", "licence") if source[name]]
+    for name, value in settings.items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [[f"{name} {key}".strip(), "none" if entry is None else str(entry)] for key, entry in nested]
+    return rows + [[f"type of {name}", kind] for name, kind in report["columns"].items()]
+
+
+def _length_figure(lengths: dict[str, Any]) -> dict[str, Any]:
+    bins = lengths["histogram"]
+    labels = [f"{b['from']:,}" if b["from"] == b["to"] else f"{b['from']:,} to {b['to']:,}" for b in bins]
+    takes_tail = len(bins) > 1 and bins[-1]["to"] - bins[-1]["from"] > bins[0]["to"] - bins[0]["from"]
+    trace = {
+        "type": "bar",
+        "x": [b["from"] for b in bins],
+        "y": [b["count"] for b in bins],
+        "customdata": labels,
+        "marker": {"color": _COLOUR},
+        "hovertemplate": "%{customdata} interactions: %{y:,} users<extra></extra>",
+    }
+    layout = {
+        "title": {"text": f"Users by length of history{' (the last bar takes all longer ones)' if takes_tail else ''}"},
+        "xaxis": {"title": {"text": "interactions"}},
+        "yaxis": {"title": {"text": "users"}},
+        "bargap": 0.08,
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _popularity_figure(popularity: dict[str, Any]) -> dict[str, Any]:
+    points = popularity["by_rank"]
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [point["rank"] for point in points],
+        "y": [point["count"] for point in points],
+        "line": {"color": _COLOUR, "width": 2},
+        "marker": {"size": 4},
+        "hovertemplate": "item %{x:,}: %{y:,} interactions<extra></extra>",
+    }
+    layout = {
+        "title": {"text": "Items by popularity"},
+        "xaxis": {"title": {"text": "rank of the item"}, "type": "log"},
+        "yaxis": {"title": {"text": "interactions"}, "type": "log"},
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _moment(timestamp: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """Write Unix seconds as a date; a number that can hardly be Unix seconds stays a number."""
+    if int(timestamp) in _SECONDS_SEEM_UNIX:
+        return datetime.fromtimestamp(timestamp, UTC).strftime(form)
+    return f"{timestamp:,}"
