@@ -48,7 +48,8 @@ def open_engine(spill_directory: Path, what: str) -> Iterator[Any]:
 
 def _one_line(error: Exception) -> str:
     """Keep what went wrong and where; leave out the advice on DuckDB's own options."""
-    text = str(error)
+    # DuckDB counts the lines of JSON from 2; a test notices when it no longer does.
+    text = re.sub(r"(Malformed JSON .* in line )(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", str(error))
     file = re.search(r"^\s*file = (.+?)\s*$", text, re.MULTILINE)
     reason = re.split(r"\n+\s*(?:Possible |file = |LINE )", text)[0]
     reason = " ".join(reason.split()).removeprefix("Invalid Input Error: ")

@@ -127,7 +127,8 @@ class _Reader:
         if kind not in {"VARCHAR", "UUID"} and not kind.startswith("ENUM"):
             raise DataError(f"{_shown(self._log.files)}: {column} is of type {kind}, expected whole numbers or text")
         # Only a number written in the one usual way: '007' and '7' stay two ids.
-        if self._log.is_text and self._all(f"regexp_full_match({column}, '0|-?[1-9][0-9]{{0,17}}')"):
+        usual = f"regexp_full_match({column}, '0|-?[1-9][0-9]*') AND TRY_CAST({column} AS BIGINT) IS NOT NULL"
+        if self._log.is_text and self._all(usual):
             return f"CAST({column} AS BIGINT)"
         return f"CAST({column} AS VARCHAR)"
 
@@ -142,11 +143,10 @@ class _Reader:
         if kind == "VARCHAR":
             not_number = f"NOT regexp_full_match(timestamp, '{_NUMBER}')"
             self._refuse("timestamp", not_number, "expected Unix seconds")
-            value = (
-                "CAST(timestamp AS BIGINT)"
-                if self._all("regexp_full_match(timestamp, '[+-]?[0-9]{1,18}')")
-                else "CAST(timestamp AS DOUBLE)"
-            )
+            digits = "regexp_full_match(timestamp, '[+-]?[0-9]+')"
+            too_large = f"{digits} AND TRY_CAST(timestamp AS BIGINT) IS NULL"
+            self._refuse("timestamp", too_large, "expected at most 64 bits")
+            value = f"CAST(timestamp AS {'BIGINT' if self._all(digits) else 'DOUBLE'})"
         elif kind in _INTEGER_TYPES:
             self._refuse("timestamp", "TRY_CAST(timestamp AS BIGINT) IS NULL", "expected at most 64 bits")
             value = "CAST(timestamp AS BIGINT)"

@@ -1,5 +1,6 @@
 """What the data tests share: small logs on disk, and where the real ones are."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from glintru_model.config import IngestConfig
+from glintru_model.data.ingest import ingest
+from glintru_model.errors import GlintruError, InputError
 
 REAL_LOGS = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -37,3 +42,52 @@ def real_log() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def ingested(tmp_path: Path) -> Callable[..., tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Run ingest on a source with settings; returns (interactions as rows, report)."""
+
+    def run(source: Path | str, **settings: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        config = IngestConfig(source=str(source), **settings)
+        report = ingest(config, tmp_path / "out", tmp_path / "downloads")
+        assert json.loads((tmp_path / "out" / "data_report.json").read_text()) == report
+        return pq.read_table(tmp_path / "out" / "interactions.parquet").to_pylist(), report
+
+    return run
+
+
+@pytest.fixture
+def refused_quietly(tmp_path: Path) -> Callable[..., str]:
+    """As `refused`, for many calls in one test."""
+
+    def run(source: Path | str, **settings: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            ingest(IngestConfig(source=str(source), **settings), tmp_path / "none", tmp_path / "downloads")
+        assert not (tmp_path / "none").exists()
+        return str(caught.value)
+
+    return run
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """Run ingest on a source that it must refuse; returns the one line that the user sees.
+
+    Nothing may be left behind, and what an earlier run left stays as it was.
+    """
+
+    def run(source: Path | str, **settings: Any) -> str:
+        output = tmp_path / "refused"
+        output.mkdir()
+        (output / "earlier").touch()
+        with pytest.raises(GlintruError) as caught:
+            ingest(IngestConfig(source=str(source), **settings), output, tmp_path / "downloads")
+        assert isinstance(caught.value, InputError)
+        assert [path.name for path in output.iterdir()] == ["earlier"]
+        assert not list(tmp_path.glob(".refused*"))
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return run
