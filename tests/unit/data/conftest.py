@@ -1,8 +1,10 @@
 """What the data tests share: small logs on disk, and where the real ones are."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -91,3 +93,51 @@ def refused(tmp_path: Path) -> Callable[..., str]:
         return message
 
     return run
+
+
+class Web:
+    """A web server on loopback: `files` by path, `headers` by path, `requests` as they came."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        self.requests: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                web.requests.append(self.path)
+                content = web.files.get(self.path.split("?")[0])
+                if content is None:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                for name, value in {"Content-Length": str(len(content)), **web.headers.get(self.path, {})}.items():
+                    if value:
+                        self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server on loopback."""
+    server = Web()
+    yield server
+    server.stop()
