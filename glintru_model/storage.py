@@ -4,7 +4,7 @@ Credentials, region and endpoint come from where AWS's own tools take them: `AWS
 `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, a profile, or the machine's role.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -68,24 +68,25 @@ def find_objects(url: str) -> tuple[str, list[S3Object]]:
     return prefix, sorted(found, key=lambda item: item.key)
 
 
-def download(item: S3Object, path: Path, on_bytes: Callable[[int], None]) -> None:
-    """Copy an object to a file, whole or not at all; large ones in parallel parts, each retried.
+def download(files: Mapping[S3Object, Path], on_bytes: Callable[[int], None]) -> None:
+    """Copy objects to files, each whole or not at all; large ones in parallel parts, each part retried.
 
     Args:
-        item: the object.
-        path: the file.
+        files: where each object goes.
         on_bytes: told the number of bytes of each piece that arrived.
 
     Raises:
-        DataError: the object is gone.
-        StorageError: the store cannot be reached or refuses, the disk is full, or the object changed meanwhile.
+        DataError: an object is gone.
+        StorageError: the store cannot be reached or refuses, the disk is full, or an object changed meanwhile.
     """
     client = _client()
-    with atomic_file(path) as temporary:
-        with _clear_errors(item.url):
-            client.download_file(item.bucket, item.key, str(temporary), Callback=on_bytes)
-        if temporary.stat().st_size != item.size:
-            raise StorageError(f"{item.url}: {temporary.stat().st_size} bytes arrived, the listing says {item.size}")
+    for item, path in files.items():
+        with atomic_file(path) as temporary:
+            with _clear_errors(item.url):
+                client.download_file(item.bucket, item.key, str(temporary), Callback=on_bytes)
+            arrived = temporary.stat().st_size
+            if arrived != item.size:
+                raise StorageError(f"{item.url}: {arrived} bytes arrived, the listing says {item.size}")
 
 
 def _client() -> Any:

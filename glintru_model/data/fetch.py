@@ -78,8 +78,7 @@ def _fetch_objects(source: ResolvedSource, downloads_dir: Path) -> tuple[Path, .
     missing = {item: path for item, path in paths.items() if not path.is_file()}
     if missing:
         arrived = byte_progress(f"download {source.description}", sum(item.size for item in missing))
-        for item, path in missing.items():
-            storage.download(item, path, arrived)
+        storage.download(missing, arrived)
     else:
         say(f"use the copy in {directory}")
     return tuple(paths.values())

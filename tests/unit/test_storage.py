@@ -125,7 +125,7 @@ def test_a_large_object_arrives_in_parts(s3, tmp_path):
     put(s3, "large.bin", content)
     [item] = storage.find_objects(f"s3://{s3[1]}/large.bin")[1]
     pieces = []
-    storage.download(item, tmp_path / "large.bin", pieces.append)
+    storage.download({item: tmp_path / "large.bin"}, pieces.append)
     assert (tmp_path / "large.bin").read_bytes() == content
     assert sum(pieces) == item.size == len(content)
     assert len(pieces) > 1
@@ -136,7 +136,7 @@ def test_an_object_that_changes_while_it_is_fetched_is_refused(s3, tmp_path):
     [item] = storage.find_objects(f"s3://{s3[1]}/log.csv")[1]
     put(s3, "log.csv", b"longer than before")
     with pytest.raises(StorageError, match=r"log\.csv: 18 bytes arrived, the listing says 3"):
-        storage.download(item, tmp_path / "log.csv", lambda _: None)
+        storage.download({item: tmp_path / "log.csv"}, lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_an_object_that_is_gone(s3, tmp_path):
     [item] = storage.find_objects(f"s3://{s3[1]}/log.csv")[1]
     s3[0].delete_object(Bucket=s3[1], Key="log.csv")
     with pytest.raises(DataError, match=r"log\.csv: .*\(404\)"):
-        storage.download(item, tmp_path / "log.csv", lambda _: None)
+        storage.download({item: tmp_path / "log.csv"}, lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,8 +197,8 @@ def test_unreachable_endpoint(s3, tmp_path, monkeypatch):
         fingerprint("s3://b/log.csv", tmp_path)
 
 
-def test_a_full_disk_is_a_storage_error(s3, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_a_storage_error(s3):
     put(s3, "log.csv", b"x" * 100)
     [item] = storage.find_objects(f"s3://{s3[1]}/log.csv")[1]
     with pytest.raises(StorageError, match="cannot write"):
-        storage.download(item, Path("/proc/nowhere/log.csv"), lambda _: None)
+        storage.download({item: Path("/proc/nowhere/log.csv")}, lambda _: None)
