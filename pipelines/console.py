@@ -5,9 +5,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from glintru_model.progress import MARK
 
@@ -22,10 +23,13 @@ def clock(seconds: float) -> str:
 
 
 class ConsoleFilter(io.TextIOBase):
-    """A stdout that keeps every line in a log file and shows the user the lines meant for one."""
+    """A stdout that keeps every line in a log file and shows the user the lines meant for one.
 
-    def __init__(self, terminal: io.TextIOBase, log: io.TextIOBase, *, show_all: bool) -> None:
-        self._terminal, self._log, self._show_all = terminal, log, show_all
+    `titles` maps kfp's names of tasks to those that a person reads.
+    """
+
+    def __init__(self, terminal: TextIO, log: TextIO, titles: Mapping[str, str], *, show_all: bool) -> None:
+        self._terminal, self._log, self._titles, self._show_all = terminal, log, titles, show_all
         self._lock, self._partial, self._start = threading.Lock(), "", time.monotonic()
 
     def writable(self) -> bool:
@@ -52,23 +56,25 @@ class ConsoleFilter(io.TextIOBase):
             self._terminal.write(f"{clock(time.monotonic() - self._start):>5}  {shown}\n")
             self._terminal.flush()
 
-    @staticmethod
-    def _for_user(line: str) -> str | None:
+    def _for_user(self, line: str) -> str | None:
         if line.startswith(MARK):
             return f"  {line.removeprefix(MARK).strip()}"
         if cached := _TASK_CACHED.search(line):
-            return f"{cached[1]} (unchanged, reused)"
+            return f"{self._title(cached[1])} (unchanged, reused)"
         if starts := _TASK_STARTS.search(line):
-            return starts[1]
+            return self._title(starts[1])
         return None
+
+    def _title(self, task: str) -> str:
+        return self._titles.get(task, task)
 
 
 @contextmanager
-def filtered_stdout(log_path: Path, *, show_all: bool) -> Iterator[None]:
+def filtered_stdout(log_path: Path, titles: Mapping[str, str], *, show_all: bool) -> Iterator[None]:
     """Send stdout through a `ConsoleFilter` that logs to `log_path` for the length of a block."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with (
         log_path.open("a", encoding="utf-8") as log,
-        redirect_stdout(ConsoleFilter(sys.stdout, log, show_all=show_all)),
+        redirect_stdout(ConsoleFilter(sys.stdout, log, titles, show_all=show_all)),
     ):
         yield

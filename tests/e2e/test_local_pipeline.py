@@ -96,7 +96,7 @@ def test_every_run_ends_green_and_says_what_it_reached_and_what_to_type_next(run
 
 
 def test_an_unchanged_log_is_not_read_again_and_an_edited_one_is(runs):
-    for step in ("ingest-interactions", "build-sequences"):
+    for step in ("ingest interactions", "build sequences"):
         reused = f"{step} (unchanged, reused)"
         assert reused not in runs.first.out
         assert reused in runs.again.out

@@ -15,7 +15,7 @@ KFP_NOISE = [
 
 def shown_lines(*, show_all):
     terminal, log = io.StringIO(), io.StringIO()
-    stream = ConsoleFilter(terminal, log, show_all=show_all)
+    stream = ConsoleFilter(terminal, log, {"ingest-interactions": "ingest"}, show_all=show_all)
     for line in KFP_NOISE:
         stream.write(line[:10])
         stream.write(line[10:] + "\n")
@@ -25,7 +25,7 @@ def shown_lines(*, show_all):
 def test_tasks_and_the_stages_own_lines_are_shown_and_all_is_logged_without_colours():
     shown, log = shown_lines(show_all=False)
     assert shown == [
-        "ingest-interactions",
+        "ingest",
         "  ingest: 10/20 rows, 5.0/s, 2 s left",
         "build-sequences (unchanged, reused)",
     ]
