@@ -2,6 +2,8 @@
 
 Layers are those of the authors' release; the variants differ in what a position may see. `paper` has symmetric
 convolutions and attends to the whole history, `causal` sees the past alone and so can be fed one event at a time.
+Both differ from the release in this: its three dropouts of 0.3 follow `dropout_rate`, the L2 norms have an epsilon,
+padding is zeroed before each convolution and in the keys (unless `released_padding`), and blocks can be stacked.
 
 Shapes: B batch, L length, D width, H heads, K head width. Inside, time comes first (L, B, D).
 """
