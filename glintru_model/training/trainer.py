@@ -28,6 +28,8 @@ __all__ = ["EpochResult", "TrainingResult", "train"]
 Validate = Callable[[SequentialRecommender], dict[str, float]]
 OnEpoch = Callable[[EpochResult], None]
 
+_SAY_EVERY_SECONDS = 2.0
+
 
 def train(
     config: GlintruRecommender | SasrecRecommender,
@@ -36,6 +38,7 @@ def train(
     validate: Validate,
     on_epoch: OnEpoch | None = None,
     checkpoint_dir: Path | None = None,
+    title: str = "",
 ) -> tuple[SequentialRecommender, TrainingResult]:
     """Train a model from scratch, or go on where an interrupted training of the same settings and data stopped.
 
@@ -45,6 +48,7 @@ def train(
         validate: metrics of the model on validation, `ndcg_at_10` among them; the best epoch has the most of it.
         on_epoch: told of each epoch once its checkpoint is written; what it raises ends the training.
         checkpoint_dir: where a checkpoint is written after each epoch; None writes none.
+        title: opens each line of progress; `train <model>` if empty.
 
     Returns:
         The model with the best epoch's weights, in evaluation mode on the training device, and what happened.
@@ -56,7 +60,7 @@ def train(
     """
     runtime = resolve_runtime(config.training)
     with runtime.active():
-        training = _Training(config, dataset, runtime, checkpoint_dir)
+        training = _Training(config, dataset, runtime, checkpoint_dir, title or f"train {config.name}")
         return training.model, training.run(validate, on_epoch)
 
 
@@ -67,9 +71,10 @@ class _Training:
         dataset: SequenceDataset,
         runtime: Runtime,
         checkpoint_dir: Path | None,
+        title: str,
     ) -> None:
         self.settings, self.runtime, self.checkpoint_dir = config.training, runtime, checkpoint_dir
-        self.title = f"train {config.name}"
+        self.title, self.last_said = title, 0.0
         torch.manual_seed(self.settings.seed)
         self.model = build_model(config, dataset.num_items).to(runtime.device)
         self.optimizer = build_optimizer(self.model, self.settings)
@@ -192,6 +197,14 @@ class _Training:
             state.best_weights = {name: w.detach().cpu().clone() for name, w in self.model.state_dict().items()}
         if self.checkpoint_dir:
             save_checkpoint(self.checkpoint_dir, self.fingerprint, state, self.model, self.optimizer)
+        self._tell(result, value, is_best=is_best)
+
+    def _tell(self, result: EpochResult, value: float, *, is_best: bool) -> None:
+        """Say how an epoch went; of epochs shorter than `_SAY_EVERY_SECONDS` not each one."""
+        now = time.monotonic()
+        if now - self.last_said < _SAY_EVERY_SECONDS and result.epoch < self.settings.max_epochs:
+            return
+        self.last_said = now
         left = format_seconds((self.settings.max_epochs - result.epoch) * result.seconds)
         say(
             f"{self.title}: epoch {result.epoch}/{self.settings.max_epochs}, loss {result.train_loss:.4f}, "

@@ -93,7 +93,8 @@ class Objective:
 
         try:
             config = with_values(self._recommender, values)
-            _, result = train(config, self._dataset, validate=self._validate, on_epoch=on_epoch)
+            title = f"tune {config.name} trial {trial.number + 1}"
+            _, result = train(config, self._dataset, validate=self._validate, on_epoch=on_epoch, title=title)
         except torch.OutOfMemoryError as error:
             raise TrainingError(f"out of memory with these settings: {str(error).splitlines()[0]}") from error
         tracker.log_metrics({f"best/val/{name}": figure for name, figure in result.best_metrics.items()})

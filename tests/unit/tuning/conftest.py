@@ -62,7 +62,7 @@ def known_training(monkeypatch):
     """Replace training by the known scores; collects the configs that were trained."""
     trained = []
 
-    def train(config, dataset, *, validate, on_epoch):
+    def train(config, dataset, *, validate, on_epoch, title):
         trained.append(config)
         history = []
         for epoch in range(1, config.training.max_epochs + 1):

@@ -187,7 +187,7 @@ def test_out_of_memory_and_scores_that_are_no_number_fail_the_trial(work, storag
     def too_big(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 99 GiB")
 
-    def no_number(config, dataset, *, validate, on_epoch):
+    def no_number(config, dataset, *, validate, on_epoch, title):
         on_epoch(EpochResult(1, 1.0, {"ndcg_at_10": float("nan")}, 0.0, 1.0))
 
     for train, message in ((too_big, "out of memory with these settings: CUDA"), (no_number, "ndcg_at_10 is nan")):
