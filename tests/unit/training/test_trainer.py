@@ -237,7 +237,11 @@ def test_the_learning_rate_rises_and_stays():
 def test_a_step_is_no_longer_than_the_clipped_gradient_allows(dataset):
     torch.manual_seed(0)
     training = trainer._Training(
-        recommender(gradient_clip_norm=1e-3), dataset, trainer.resolve_runtime(TrainingConfig(device="cpu")), None
+        recommender(gradient_clip_norm=1e-3),
+        dataset,
+        trainer.resolve_runtime(TrainingConfig(device="cpu")),
+        None,
+        "train",
     )
     training._step(1, next(training.batches.epoch(1)))
     norm = torch.cat([p.grad.flatten() for p in training.model.parameters()]).norm()
