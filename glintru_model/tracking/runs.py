@@ -70,7 +70,7 @@ def open_pipeline_run(
 
 
 def comparison_path(tracking_uri: str) -> str:
-    """Return where MLflow's UI shows the newest pipeline run's models side by side; empty if there are none.
+    """Return where MLflow's UI shows the newest pipeline run's models side by side; empty where no run has two.
 
     Raises:
         TrackingError: MLflow refuses or is not reachable.
@@ -79,15 +79,15 @@ def comparison_path(tracking_uri: str) -> str:
     with mlflow_errors(tracking_uri):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         newest = ["attributes.start_time DESC"]
-        pipelines = client.search_runs(experiments, "tags.kind = 'pipeline'", max_results=1, order_by=newest)
-        if not pipelines:
-            return ""
-        info = pipelines[0].info
-        clause = f"tags.`{PARENT_TAG}` = '{info.run_id}'"
-        children = client.search_runs([info.experiment_id], clause, order_by=["attributes.start_time ASC"])
-    models = [run.info.run_id for run in children if run.data.tags.get("kind") == "model"]
-    ids, experiments_shown = json.dumps(models), json.dumps([info.experiment_id])
-    return f"#/compare-runs?runs={quote(ids)}&experiments={quote(experiments_shown)}" if models else ""
+        models = client.search_runs(experiments, "tags.kind = 'model'", max_results=50, order_by=newest)
+    by_parent: dict[str, list[Any]] = {}
+    for run in models:
+        by_parent.setdefault(run.data.tags[PARENT_TAG], []).append(run.info)
+    siblings = next((found for found in by_parent.values() if len(found) > 1), [])
+    if not siblings:
+        return ""
+    ids, of_experiment = json.dumps([info.run_id for info in siblings]), json.dumps([siblings[0].experiment_id])
+    return f"#/compare-runs?runs={quote(ids)}&experiments={quote(of_experiment)}"
 
 
 def run_tags(ref: RunRef) -> dict[str, str]:

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -16,6 +17,7 @@ from glintru_model.tracking import (
     RunRef,
     child_run,
     close_pipeline_run,
+    comparison_path,
     log_settings,
     open_child,
     open_pipeline_run,
@@ -293,3 +295,16 @@ def test_no_credentials_in_any_table(home, client, pipeline):
 def test_without_secrets_keeps_the_rest():
     assert without_secrets('{"a": "s3://k:v@b/c?x=1", "b": 2}') == '{"a": "s3://b/c", "b": 2}'
     assert without_secrets("why? because a@b") == "why? because a@b"
+
+
+def test_comparison_shows_the_newest_pipeline_run_that_has_two_models(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'compare.db'}"
+    expected = []
+    for name, models in (("old", ("glintru", "sasrec")), ("newest", ("glintru", "sasrec")), ("running", ("glintru",))):
+        pipeline = open_pipeline_run(uri, "e", "", name, {}, {})
+        runs = [open_child(pipeline, model, {"kind": "model", "model": model}).run_id for model in models]
+        expected = runs if name == "newest" else expected
+    path = unquote(comparison_path(uri))
+    assert all(run_id in path for run_id in expected)
+    assert path.count('"') == 6  # two runs and one experiment
+    assert comparison_path(f"sqlite:///{tmp_path / 'empty.db'}") == ""
