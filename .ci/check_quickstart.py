@@ -16,7 +16,7 @@ def main(runs_dir: Path) -> None:
     summary = json.loads(summary_path.read_text())
     ceiling = summary["ceiling"]["ndcg_at_10"]
     for name in ("glintru", "sasrec"):
-        version = client.get_model_version_by_alias(name, "champion")
+        version = client.get_model_version_by_alias(f"quickstart-{name}", "champion")
         reached = summary["models"][name]["metrics"]["ndcg_at_10"]["value"]
         if not reached > FRACTION_OF_CEILING * ceiling:
             sys.exit(
