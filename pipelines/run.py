@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glintru_model.data.ingest import resolve_source
-
 from glintru_model.config import PipelineConfig
 from glintru_model.config_io import load_pipeline_config
+from glintru_model.data.ingest import resolve_source
 from glintru_model.errors import GlintruError, InputError
 from pipelines.compile import compile_pipeline
 from pipelines.resources import PROFILES
