@@ -202,12 +202,17 @@ class TuningConfig(Frozen):
 
 
 class EvaluationConfig(Frozen):
-    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates."""
+    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates.
+
+    `sampled_negatives`: also rank among so many items drawn by popularity, as the GLINT-RU paper does; such metrics
+    end in `_pop100`. 0 leaves them out.
+    """
 
     cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20)
     filter_seen: bool = True
     batch_size: Annotated[int, Field(ge=1)] = 256
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1_000
+    sampled_negatives: Annotated[int, Field(ge=0, le=10_000)] = 100
     seed: int = 0
 
     @model_validator(mode="after")
