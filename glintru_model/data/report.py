@@ -45,7 +45,7 @@ def write_data_report(
     page.add_section("Cleaning")
     _add_steps(page, report["steps"])
     page.add_section("Distributions")
-    page.add_figures("", [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])])
+    page.add_figures("", distribution_figures(report))
     _add_summaries(page, report)
     if manifest is not None:
         _add_split(page, manifest)
@@ -57,6 +57,11 @@ def write_data_report(
     page.add_section("Source and settings")
     page.add_table("", ["setting", "value"], _setting_rows(report))
     page.write(path_html)
+
+
+def distribution_figures(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Plot the lengths of histories and the popularity of items, as any report may show them."""
+    return [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])]
 
 
 def _add_verdicts(page: Page, report: dict[str, Any], ceiling: Mapping[str, float] | None) -> None:

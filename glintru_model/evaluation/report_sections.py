@@ -48,13 +48,13 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
     page.add_table("Ranking metrics", ["", *titles, *(["best possible"] if ceiling else [])], rows)
     _add_list_metrics(page, documents, columns, estimates)
     if sampled:
+        drawn = next(iter(documents.values()))["config"]["sampled_negatives"]
         page.add_table(
-            f"Among {documents[next(iter(documents))]['config']['sampled_negatives']} sampled items (for comparison with "
-            "the GLINT-RU paper's tables only)",
+            f"Among {drawn} sampled items (for comparison with the GLINT-RU paper's tables only)",
             ["", *titles],
             [_metric_row(metric, columns, estimates) for metric in sampled],
-            note="The target among items drawn by popularity, nothing filtered. Far above full ranking; nothing here is "
-            "decided by these figures.",
+            note="The target among items drawn by popularity, nothing filtered. Such figures lie far above full ranking; "
+            "nothing is decided by them.",
             collapsed=True,
         )
 
