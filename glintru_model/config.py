@@ -223,9 +223,16 @@ class EvaluationConfig(Frozen):
 
 
 class RegistryConfig(Frozen):
-    """Names in the MLflow Model Registry: `<prefix><model>`, e.g. `glintru` and `sasrec`."""
+    """Names in the MLflow Model Registry (`<prefix><model>`, e.g. `glintru`), and what makes a new version champion.
+
+    On the same validation users, by `metric`, newcomer minus champion: `paired_bootstrap` asks that the 95 %
+    interval's lower bound exceeds `margin`, `mean` that the mean does, `manual` leaves it to `make promote`.
+    """
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    rule: Literal["paired_bootstrap", "mean", "manual"] = "paired_bootstrap"
+    metric: Annotated[str, Field(pattern=r"^(ndcg|recall|mrr)_at_[1-9]\d*$")] = "ndcg_at_10"
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class PipelineConfig(Frozen):
@@ -238,3 +245,12 @@ class PipelineConfig(Frozen):
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _registry_metric_is_computed(self) -> Self:
+        if int(self.registry.metric.rpartition("_")[2]) not in self.evaluation.cutoffs:
+            raise ValueError(
+                f"registry.metric {self.registry.metric!r} is not computed, evaluation.cutoffs are "
+                f"{list(self.evaluation.cutoffs)}"
+            )
+        return self

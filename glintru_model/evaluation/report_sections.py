@@ -53,8 +53,8 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
             f"Among {drawn} sampled items (for comparison with the GLINT-RU paper's tables only)",
             ["", *titles],
             [_metric_row(metric, columns, estimates) for metric in sampled],
-            note="The target among items drawn by popularity, nothing filtered. Such figures lie far above full ranking; "
-            "nothing is decided by them.",
+            note="The target among items drawn by popularity, nothing filtered. Such figures lie far above full "
+            "ranking; nothing is decided by them.",
             collapsed=True,
         )
 

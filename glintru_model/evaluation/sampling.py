@@ -12,6 +12,7 @@ from torch import Tensor
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+UInt64Array = npt.NDArray[np.uint64]
 
 
 def sampled_suffix(num_negatives: int) -> str:
@@ -62,8 +63,8 @@ def _uniform(seed: int, rows: Int64Array, width: int) -> npt.NDArray[np.float64]
     """Hash (seed, row, column) to numbers in [0, 1): splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         cells = rows.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
-        mixed = (cells + np.uint64(seed + 1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+        mixed: UInt64Array = np.multiply(cells + np.uint64(seed + 1), np.uint64(0x9E3779B97F4A7C15), dtype=np.uint64)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(11)) * 2.0**-53
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from glintru_model.config import RegistryConfig
 from glintru_model.errors import DataError, InputError, TrackingError
 from glintru_model.serving import registry
+from glintru_model.serving.alias_rule import Contest, Refusal
+from glintru_model.serving.aliases import list_champions, promote, rollback
 from glintru_model.serving.packaging import model_sha256
 from glintru_model.serving.recommender import Recommender
-from glintru_model.serving.registry import list_champions, promote, register, rollback
+from glintru_model.serving.registry import register
 from glintru_model.tracking import child_run, connect, open_pipeline_run
 
 
@@ -33,15 +36,33 @@ def client(uri):
     return connect(uri)
 
 
+def no_rival(champion):
+    raise AssertionError(f"there is no other champion, yet version {champion.version} was compared with")
+
+
+FIRST = {"judge": no_rival, "config": RegistryConfig()}
+
+
 @pytest.fixture
-def add(uri, glintru_dir, request):
-    """Register the model as of some pipeline run, under this test's own name."""
+def add(uri, glintru_dir, request, client):
+    """Register the model as of some pipeline run, under this test's own name; its judge believes the figures."""
 
     def add_version(run, validation, *, dataset="data-1", model_dir=glintru_dir):
+        def judge(champion):
+            assert Recommender.load(champion.model_dir).vocabulary.num_items == 30
+            if champion.dataset_hash != dataset:
+                return Refusal("another dataset")
+            version = client.get_model_version(request.node.originalname, champion.version)
+            before = float(version.tags["validation_ndcg_at_10"])
+            difference = validation - before
+            return Contest("ndcg_at_10", 50, validation, before, difference, difference - 0.01, difference + 0.01, 0.5)
+
         parent = open_pipeline_run(uri, "registry", "", f"{request.node.name}-{run}", {}, {})
         with child_run(parent, "train") as tracker:
             return register(
                 model_dir,
+                judge=judge,
+                config=RegistryConfig(),
                 tracking=tracker.ref,
                 model_name=request.node.originalname,
                 pipeline_run=f"{request.node.name}-{run}",
@@ -148,6 +169,47 @@ def test_champion_is_replaced_only_by_a_better_one_on_the_same_data(client, add,
     assert "0.3000 against 0.2000 of version 1" in champions[name].reason
 
 
+def test_version_says_what_it_was_compared_with(client, add, name):
+    add("a", 0.20)
+    added = add("b", 0.25)
+    version = client.get_model_version(name, added.version)
+    expected = {
+        "decision": "champion",
+        "decision_rule": "paired_bootstrap on ndcg_at_10, margin 0",
+        "compared_with": "1",
+        "compared_users": "50",
+    }
+    assert {key: version.tags[key] for key in expected} == expected
+    assert float(version.tags["validation_difference"]) == pytest.approx(0.05)
+    assert float(version.tags["validation_low"]) == pytest.approx(0.04)
+    assert "95 % interval 0.0400 to 0.0600" in version.description
+
+
+def test_better_by_chance_is_a_challenger(client, add, name):
+    add("a", 0.20)
+    added = add("b", 0.205)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "0.2050 against 0.2000" in added.reason
+
+
+def test_champion_whose_files_are_gone_is_no_yardstick(client, add, name):
+    add("a", 0.20)
+    source = client.get_model_version(name, "1").source
+    shutil.rmtree(source.removeprefix("file://"))
+    added = add("b", 0.25)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "no yardstick: its files cannot be used" in added.reason
+
+
+def test_champion_with_corrupted_weights_is_no_yardstick(client, add, name):
+    add("a", 0.20)
+    source = Path(client.get_model_version(name, "1").source.removeprefix("file://"))
+    (source / "artifacts/model/model.safetensors").write_bytes(b"no weights")
+    added = add("b", 0.25)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "not a safetensors file" in added.reason
+
+
 def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
     for run, figure in (("a", 0.1), ("b", 0.2), ("c", 0.15)):
         add(run, figure)
@@ -159,6 +221,8 @@ def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
     traced = client.get_model_version(name, "3").tags
     assert traced["rolled_back_to"] == "2"
     assert traced["rolled_back_at"] >= traced["promoted_at"]
+    regained = client.get_model_version(name, "2").tags
+    assert regained["champion_reason"] == "rolled back from version 3"
     assert rollback(uri, name).version == "1"
     with pytest.raises(InputError, match="version 1 is the first champion"):
         rollback(uri, name)
@@ -189,7 +253,14 @@ def test_broken_weights_are_refused_before_anything_is_registered(add, name, uri
 def test_untracked_run_registers_nothing(glintru_dir):
     from glintru_model.tracking import RunRef
 
-    kwargs = {"pipeline_run": "r", "dataset_hash": "d", "validation_metrics": {}, "test_metrics": {}, "tags": {}}
+    kwargs = {
+        **FIRST,
+        "pipeline_run": "r",
+        "dataset_hash": "d",
+        "validation_metrics": {},
+        "test_metrics": {},
+        "tags": {},
+    }
     added = register(glintru_dir, tracking=RunRef(), model_name="n", **kwargs)
     assert (added.version, added.alias) == ("", "")
 
@@ -210,6 +281,7 @@ def packed(uri, glintru_dir, sasrec_dir, client):
             directory,
             tracking=parent,
             model_name=name,
+            **FIRST,
             pipeline_run=name,
             dataset_hash="d",
             validation_metrics={"ndcg_at_10": 0.1},
@@ -381,7 +453,14 @@ def test_server_that_keeps_the_artifacts_registers_as_well(glintru_dir, tmp_path
     store = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "store")]
     with server_process(["server", *store, "--workers", "1"], folder, "/health") as port:
         address = f"http://127.0.0.1:{port}"
-        arguments = {"pipeline_run": "r", "dataset_hash": "d", "test_metrics": {}, "tags": {}, "model_name": "glintru"}
+        arguments = {
+            **FIRST,
+            "pipeline_run": "r",
+            "dataset_hash": "d",
+            "test_metrics": {},
+            "tags": {},
+            "model_name": "glintru",
+        }
         parent = open_pipeline_run(address, "served", "", "r", {}, {"a": 1})
         with child_run(parent, "glintru") as tracker:
             tracker.log_dict({"a": 1}, "a.json")
