@@ -125,6 +125,11 @@ def summarise(
 def _track(run: RunRef, summary: dict[str, Any], report_path: Path, summary_path: Path) -> None:
     if not run:
         return
+    with child_run(run, "comparison", {"kind": "comparison"}) as child:
+        pairs = summary["comparison"]["metrics"]
+        child.log_metrics({f"{key}/{name}": pair[key] for name, pair in pairs.items() for key in pair})
+        child.set_tags({f"verdict.{place}": verdict for place, verdict in enumerate(summary["verdicts"])})
+        child.log_dict(summary["comparison"], "comparison.json")
     tracker = MlflowTracker(run)
     for name, model in summary["models"].items():
         tracker.log_metrics({f"{name}/test/{metric}": value["value"] for metric, value in model["metrics"].items()})

@@ -94,6 +94,8 @@ def crown(client: Any, version: Any, reason: str) -> None:
 
 
 def _require_version(client: Any, name: str, version: str) -> Any:
+    if not name:
+        raise InputError("no registered model is named: give its name, e.g. glintru")
     versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
     if version not in versions:
         numbers = ", ".join(sorted(versions, key=int)) or "none"

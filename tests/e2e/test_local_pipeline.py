@@ -128,7 +128,15 @@ def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
     parents = [run for run in found if run.data.tags.get("kind") == "pipeline"]
     assert len(parents) == 3
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert {"glintru", "sasrec", "tune glintru", "tune sasrec"} <= {run.info.run_name for run in children}
+    by_name = {run.info.run_name: run for run in children}
+    assert {"glintru", "sasrec", "tune glintru", "tune sasrec", "comparison"} <= by_name.keys()
+    assert {"difference/ndcg_at_10", "p_value/ndcg_at_10"} <= by_name["comparison"].data.metrics.keys()
+    figures = [
+        {name for name in by_name[model].data.metrics if not name.startswith("system/")}
+        for model in ("glintru", "sasrec")
+    ]
+    assert figures[0] == figures[1]  # side by side on MLflow's compare page
+    assert "test/ndcg_at_10_pop100" in figures[0]
     for run in children:
         if run.info.run_name in ("glintru", "sasrec"):
             assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()

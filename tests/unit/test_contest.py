@@ -19,8 +19,8 @@ CONFIG = EvaluationConfig(bootstrap_samples=200)
 RECOMMENDER = SasrecRecommender(architecture=SasrecConfig(max_seq_len=10, embedding_dim=8, num_blocks=1))
 
 
-def ring_model(directory, dataset, step):
-    """A model that (step 1) knows what comes next on the ring of items, or (step 0) that nothing does."""
+def ring_model(directory, dataset):
+    """A model that recommends the neighbours, on a ring of items, of the newest item."""
     vocabulary, size = dataset.vocabulary, dataset.num_items
     batch = pa.record_batch(
         {
@@ -39,10 +39,9 @@ def ring_model(directory, dataset, step):
         model.norm.weight.fill_(1.0)
         # each item's vector leans towards the next one's: with the blocks silent, its own hidden state is its norm
         angles = 2 * np.pi * np.arange(size) / size
-        frequencies = torch.tensor(
-            np.stack([np.cos(k * angles) for k in (1, 2)] + [np.sin(k * angles) for k in (1, 2)])
-        )
-        model.item_embedding.weight[1:, :4] = frequencies.T.float() * (1.0 if step else 1e-3)
+        waves = [wave(k * angles) for wave in (np.cos, np.sin) for k in (1, 2)]
+        frequencies = torch.tensor(np.stack(waves))
+        model.item_embedding.weight[1:, :4] = frequencies.T.float()
     save_model(model, RECOMMENDER, source, directory)
     return directory
 
@@ -60,7 +59,7 @@ def judge_of(directory, dataset, registry=None):
 
 
 def test_same_dataset_is_compared_user_by_user(dataset, tmp_path):
-    near = ring_model(tmp_path / "near", dataset, step=1)
+    near = ring_model(tmp_path / "near", dataset)
     champion = Champion("1", dataset.manifest["dataset_hash"], near, None)
     level = judge_of(near, dataset)(champion)
     assert isinstance(level, Contest)
@@ -77,7 +76,7 @@ def test_same_dataset_is_compared_user_by_user(dataset, tmp_path):
 
 
 def test_champion_of_another_log_is_scored_again_unless_it_knows_the_answers(dataset, dataset_of, tmp_path):
-    near = ring_model(tmp_path / "near", dataset, step=1)
+    near = ring_model(tmp_path / "near", dataset)
     judge = judge_of(near, dataset)
     strange = judge(Champion("1", "older", near, None))
     assert isinstance(strange, Refusal)
@@ -94,10 +93,10 @@ def test_champion_of_another_log_is_scored_again_unless_it_knows_the_answers(dat
 
 
 def test_champion_answers_through_its_own_vocabulary(dataset, tmp_path):
-    near = ring_model(tmp_path / "near", dataset, step=1)
+    near = ring_model(tmp_path / "near", dataset)
     reversed_ids = dataset.vocabulary.item_ids.take(pa.array(range(39, -1, -1)))
     vocabulary = replace(dataset.vocabulary, item_ids=reversed_ids)
-    mirrored = ring_model(tmp_path / "mirrored", replace(dataset, vocabulary=vocabulary), step=1)
+    mirrored = ring_model(tmp_path / "mirrored", replace(dataset, vocabulary=vocabulary))
     record = write_trained_events(replace(dataset, user_ids=pa.array(range(1000, 1150))), tmp_path / "record")
     # on a ring read backwards every neighbour is still a neighbour
     outcome = judge_of(near, dataset)(Champion("1", "other", mirrored, record))
