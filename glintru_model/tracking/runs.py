@@ -86,7 +86,8 @@ def comparison_path(tracking_uri: str) -> str:
         info = pipelines[0].info
         clause = f"tags.`{PARENT_TAG}` = '{info.run_id}'"
         children = client.search_runs([info.experiment_id], clause, order_by=["attributes.start_time ASC"])
-    models = [run.info.run_id for run in children if run.data.tags.get("kind") == "model"]
+    models = [run for run in children if run.data.tags.get("kind") == "model"]
+    models = [run.info.run_id for run in sorted(models, key=lambda run: str(run.info.run_name))]
     ids, experiments_shown = json.dumps(models), json.dumps([info.experiment_id])
     return f"#/compare-runs?runs={quote(ids)}&experiments={quote(experiments_shown)}" if models else ""
 
