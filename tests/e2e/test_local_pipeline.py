@@ -142,6 +142,25 @@ def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
             assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()
 
 
+def test_champion_of_the_log_before_is_scored_again_on_the_new_users(runs):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs.runs_dir / 'mlflow.db'}")
+    for name in ("glintru", "sasrec"):
+        by_run = {version.tags["pipeline_run"]: version for version in client.search_model_versions(f"name = '{name}'")}
+        first, again, edited = (by_run[folder.name] for folder in runs.folders)
+        assert first.tags["decision_reason"].startswith("the first champion")
+        assert (again.tags["compared_with"], again.tags["compared_users"]) == (str(first.version), "60")
+        assert edited.tags["compared_users"] == "70"
+        assert edited.tags["dataset_hash"] != again.tags["dataset_hash"]
+        assert (
+            f"on the same 70 users: difference {float(edited.tags['validation_difference']):.4f}" in edited.description
+        )
+    scored_again = "the dataset has changed: scoring champion version"
+    assert scored_again in runs.edited.out
+    assert scored_again not in runs.again.out
+
+
 def test_everything_lies_under_one_folder(runs):
     assert {path.name for path in runs.runs_dir.parent.iterdir()} == {"log.csv", "tiny.yaml", "runs"}
     for folder in runs.folders:
