@@ -9,6 +9,8 @@ from glintru_model.html import Page
 
 _SECONDS_SEEM_UNIX = range(10**8, 10**11)  # 1973 to 5138: smaller numbers are positions, larger ones milliseconds
 _COLOUR = "var(--series-1)"
+# plotly's own minor ticks on a log axis are lone digits
+_LOG_AXIS = {"type": "log", "tickvals": [m * 10**e for e in range(12) for m in (1, 3)], "tickformat": ",d"}
 
 
 def write_data_report(
@@ -172,8 +174,8 @@ def _popularity_figure(popularity: dict[str, Any]) -> dict[str, Any]:
     }
     layout = {
         "title": {"text": "Items by popularity"},
-        "xaxis": {"title": {"text": "rank of the item"}, "type": "log"},
-        "yaxis": {"title": {"text": "interactions"}, "type": "log"},
+        "xaxis": {"title": {"text": "rank of the item"}, **_LOG_AXIS},
+        "yaxis": {"title": {"text": "interactions"}, **_LOG_AXIS},
     }
     return {"data": [trace], "layout": layout}
 

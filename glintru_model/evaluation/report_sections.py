@@ -167,7 +167,8 @@ def add_method(page: Page, document: Document) -> None:
     )
     page.add_text(
         f"Full ranking over all {document['num_items']:,} items for the last {document['split']} event of "
-        f"{document['num_cases']:,} users, given everything before it; no sampled candidates. {seen} "
+        f"{document['num_cases']:,} users, given everything before it; no sampled candidates, unless a name says "
+        f"pop100 (or as many as were drawn). {seen} "
         f"Ties: {document['tie_rule']}. Intervals: {100 * document['confidence']:.0f} % percentile bootstrap over "
         f"users, {document['config']['bootstrap_samples']:,} resamples. Baselines are fitted on the training part only."
     )

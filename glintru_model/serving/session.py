@@ -151,7 +151,7 @@ class _Carried:
         assert isinstance(recommender.model, GLINTRU)
         self._model = recommender.model
         self._state = self._model.initial_state(1)
-        self._hidden_1D = torch.zeros(1, self._model.config.embedding_dim)
+        self._hidden_1D = self._state[0].gru_hidden  # zeros, on the model's device
 
     def add(self, item: int) -> None:
         with torch.no_grad():
@@ -170,9 +170,10 @@ class _Carried:
         return {"hidden": self._hidden_1D, **blocks}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        self._hidden_1D = tensors["hidden"]
+        device = self._hidden_1D.device
+        self._hidden_1D = tensors["hidden"].to(device)
         self._state = tuple(
-            BlockState(**{name: tensors[f"{block}.{name}"] for name in BlockState._fields})
+            BlockState(**{name: tensors[f"{block}.{name}"].to(device) for name in BlockState._fields})
             for block in range(len(self._state))
         )
 
