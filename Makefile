@@ -32,6 +32,14 @@ compile: $(VENV)/pipeline.stamp ## Write the compiled pipeline to build/ (PROFIL
 mlflow-ui: $(VENV)/pipeline.stamp ## Compare runs in MLflow's UI (PORT=5000)
 	@$(BIN)/python -m pipelines.mlflow_ui --runs-dir "$(RUNS)" --port "$(PORT)"
 
+.PHONY: promote
+promote: $(VENV)/pipeline.stamp ## Make a version the champion by hand (MODEL=glintru VERSION=3)
+	@$(BIN)/glintru promote --name "$(MODEL)" --version "$(VERSION)" --runs-dir "$(RUNS)"
+
+.PHONY: rollback
+rollback: $(VENV)/pipeline.stamp ## Give the alias champion back to the version before (MODEL=glintru)
+	@$(BIN)/glintru rollback --name "$(MODEL)" --runs-dir "$(RUNS)"
+
 .PHONY: test
 test: $(VENV)/test.stamp ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow" -n auto

@@ -13,6 +13,7 @@ from glintru_model.config_io import load_pipeline_config, require_model_name
 from glintru_model.errors import GlintruError
 from glintru_model.files import write_json
 from glintru_model.progress import say
+from glintru_model.serving import commands
 
 Command = Callable[[argparse.Namespace, PipelineConfig], None]
 
@@ -68,7 +69,43 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--model", help=f"with the config's own settings: {_NEEDS['model']}")
     chosen.add_argument("--best", type=Path, help="with the settings that `glintru tune` found: its result")
     add("evaluate", _evaluate, "trained", "dataset", "output", summary="Rank the whole catalogue for every test target")
+    _add_serving(add)
     return parser
+
+
+def _add_serving(add: Callable[..., argparse.ArgumentParser]) -> None:
+    answer = add("recommend", _recommend, "output", summary="Recommend for every user of a Parquet file")
+    answer.add_argument("--trained", required=True, help="folder that `glintru train` wrote, or models:/NAME@champion")
+    answer.add_argument("--input", required=True, type=Path, help="Parquet: user_id and history, or an interaction log")
+    answer.add_argument("--k", type=int, default=10, help="items for each user (default: 10)")
+    answer.add_argument("--keep-seen", action="store_true", help="recommend what a user has had, too")
+    add("export", _export, "trained", "output", summary="Write a model as a torch.export program (.pt2)")
+    promote = add("promote", _promote, summary="Make a registered version the champion by hand")
+    promote.add_argument("--version", required=True, help="its number")
+    back = add("rollback", _rollback, summary="Give the alias champion back to the version before")
+    for command in (answer, promote, back):
+        command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="local runs (or MLFLOW_TRACKING_URI)")
+    for command in (promote, back):
+        command.add_argument("--name", required=True, help="the registered model, e.g. glintru")
+
+
+def _recommend(options: argparse.Namespace, _: PipelineConfig) -> None:
+    source, output, keep_seen = options.input, options.output, options.keep_seen
+    commands.recommend(options.trained, source, output, k=options.k, keep_seen=keep_seen, runs_dir=options.runs_dir)
+    say(f"written: {output}")
+
+
+def _export(options: argparse.Namespace, _: PipelineConfig) -> None:
+    commands.export(options.trained, options.output)
+    say(f"written: {options.output}")
+
+
+def _promote(options: argparse.Namespace, _: PipelineConfig) -> None:
+    commands.promote(options.name, options.version, options.runs_dir)
+
+
+def _rollback(options: argparse.Namespace, _: PipelineConfig) -> None:
+    commands.rollback(options.name, options.runs_dir)
 
 
 def _ingest(options: argparse.Namespace, config: PipelineConfig) -> None:

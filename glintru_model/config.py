@@ -202,12 +202,17 @@ class TuningConfig(Frozen):
 
 
 class EvaluationConfig(Frozen):
-    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates."""
+    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates.
+
+    `sampled_negatives`: also rank among so many items drawn by popularity, as the GLINT-RU paper does; such metrics
+    end in `_pop100`. 0 leaves them out.
+    """
 
     cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20)
     filter_seen: bool = True
     batch_size: Annotated[int, Field(ge=1)] = 256
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1_000
+    sampled_negatives: Annotated[int, Field(ge=0, le=10_000)] = 100
     seed: int = 0
 
     @model_validator(mode="after")
@@ -218,9 +223,16 @@ class EvaluationConfig(Frozen):
 
 
 class RegistryConfig(Frozen):
-    """Names in the MLflow Model Registry: `<prefix><model>`, e.g. `glintru` and `sasrec`."""
+    """Names in the MLflow Model Registry (`<prefix><model>`, e.g. `glintru`), and what makes a new version champion.
+
+    On the same validation users, by `metric`, newcomer minus champion: `paired_bootstrap` asks that the 95 %
+    interval's lower bound exceeds `margin`, `mean` that the mean does, `manual` leaves it to `make promote`.
+    """
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    rule: Literal["paired_bootstrap", "mean", "manual"] = "paired_bootstrap"
+    metric: Annotated[str, Field(pattern=r"^(ndcg|recall|mrr)_at_[1-9]\d*$")] = "ndcg_at_10"
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class PipelineConfig(Frozen):
@@ -233,3 +245,12 @@ class PipelineConfig(Frozen):
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _registry_metric_is_computed(self) -> Self:
+        if int(self.registry.metric.rpartition("_")[2]) not in self.evaluation.cutoffs:
+            raise ValueError(
+                f"registry.metric {self.registry.metric!r} is not computed, evaluation.cutoffs are "
+                f"{list(self.evaluation.cutoffs)}"
+            )
+        return self

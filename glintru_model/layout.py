@@ -5,3 +5,4 @@ DATA_REPORT_FILE = "data_report.json"  # beside the interactions: counts and dis
 ORACLE_FILE = "oracle.npz"  # beside the interactions of a synthetic log: its true probabilities
 CEILING_FILE = "ceiling.json"  # beside the sequences of a synthetic log: the best possible ranking
 TRAINING_FILE = "training.json"  # beside the model: learning curves and cost
+TRAINED_EVENTS_FILE = "trained_events.parquet"  # beside the model, and in its MLflow run: what it was trained on

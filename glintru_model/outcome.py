@@ -4,8 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glintru_model.config import RegistryConfig
-from glintru_model.data.sequences import load_sequences
+from glintru_model.config import EvaluationConfig, RegistryConfig
+from glintru_model.config_io import parse
+from glintru_model.contest import make_judge
+from glintru_model.data.sequences import SequenceDataset, load_sequences
 from glintru_model.evaluation.compare import compare
 from glintru_model.evaluation.report import write_run_report
 from glintru_model.evaluation.result import read_metrics
@@ -13,7 +15,8 @@ from glintru_model.evaluation.wording import baseline_verdict, comparison_verdic
 from glintru_model.files import read_json, write_json
 from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, TRAINING_FILE
 from glintru_model.progress import say
-from glintru_model.serving.registry import RegisteredVersion, register
+from glintru_model.serving.aliases import RegisteredVersion
+from glintru_model.serving.registry import register
 from glintru_model.tracking import PIPELINE_TAG, MlflowTracker, RunRef, child_run, close_pipeline_run, run_tags
 
 
@@ -46,13 +49,11 @@ def conclude(
         TrackingError: the registry refuses or is not reachable.
         DataError: an earlier step's file is missing.
     """
-    manifest = load_sequences(dataset_dir).manifest
+    dataset = load_sequences(dataset_dir)
+    manifest = dataset.manifest
     evaluations = {name: candidate.evaluation_dir for name, candidate in candidates.items()}
     comparison = compare(evaluations)
-    versions = {
-        name: _register(registry.prefix + name, name, candidate, manifest, run)
-        for name, candidate in candidates.items()
-    }
+    versions = {name: _register(registry, name, candidate, dataset, run) for name, candidate in candidates.items()}
     ceiling_path = dataset_dir / CEILING_FILE
     ceiling = dict(read_json(ceiling_path)) if ceiling_path.exists() else None
     write_run_report(
@@ -72,17 +73,21 @@ def conclude(
 
 
 def _register(
-    model_name: str, child: str, candidate: Candidate, manifest: dict[str, Any], run: RunRef
+    registry: RegistryConfig, name: str, candidate: Candidate, dataset: SequenceDataset, run: RunRef
 ) -> RegisteredVersion:
     tags = run_tags(run)
-    metrics = read_metrics(candidate.evaluation_dir)["metrics"]
-    with child_run(run, child) as tracker:
+    document = read_metrics(candidate.evaluation_dir)
+    metrics = document["metrics"]
+    evaluation = parse(EvaluationConfig, document["config"], str(candidate.evaluation_dir))
+    with child_run(run, name) as tracker:
         version = register(
             candidate.model_dir,
+            judge=make_judge(candidate.model_dir, dataset, evaluation, registry),
+            config=registry,
             tracking=tracker.ref,
-            model_name=model_name,
+            model_name=registry.prefix + name,
             pipeline_run=tags.get(PIPELINE_TAG, ""),
-            dataset_hash=manifest["dataset_hash"],
+            dataset_hash=dataset.manifest["dataset_hash"],
             validation_metrics=candidate.training["best_metrics"],
             test_metrics={name: metric["value"] for name, metric in metrics.items()},
             tags={"git_commit": tags.get("git_commit", "")},
@@ -120,6 +125,11 @@ def summarise(
 def _track(run: RunRef, summary: dict[str, Any], report_path: Path, summary_path: Path) -> None:
     if not run:
         return
+    with child_run(run, "comparison", {"kind": "comparison"}) as child:
+        pairs = summary["comparison"]["metrics"]
+        child.log_metrics({f"{key}/{name}": pair[key] for name, pair in pairs.items() for key in pair})
+        child.set_tags({f"verdict.{place}": verdict for place, verdict in enumerate(summary["verdicts"])})
+        child.log_dict(summary["comparison"], "comparison.json")
     tracker = MlflowTracker(run)
     for name, model in summary["models"].items():
         tracker.log_metrics({f"{name}/test/{metric}": value["value"] for metric, value in model["metrics"].items()})

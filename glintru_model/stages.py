@@ -177,6 +177,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
         TrainingError: the loss is not finite.
     """
     from glintru_model.data.sequences import load_sequences
+    from glintru_model.data.trained_events import write_trained_events
     from glintru_model.models.files import save_model
     from glintru_model.tracking import child_run
     from glintru_model.training.trainer import EpochResult
@@ -185,7 +186,8 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     config = parse_recommender(json.dumps(read_json(Path(best_path))["recommender"]), best_path)
     dataset, output = load_sequences(Path(dataset_dir)), Path(model_dir)
     validate = _validation(dataset, parse(EvaluationConfig, evaluation, "evaluation"))
-    with child_run(_run(run_path), config.name, {"kind": "model", "model": config.name}) as run:
+    tags = {"kind": "model", "model": config.name}
+    with child_run(_run(run_path), config.name, tags, system_metrics=True) as run:
         run.log_params(config.model_dump())
         run.log_dataset(dataset.manifest)
 
@@ -200,6 +202,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
         write_json(output / TRAINING_FILE, asdict(result))
         shutil.rmtree(checkpoints)
         run.log_metrics({f"best/val/{name}": value for name, value in result.best_metrics.items()})
+        run.log_artifact(write_trained_events(dataset, output))
         run.log_text_file(output / TRAINING_FILE, TRAINING_FILE)
     return {f"val_{name}": value for name, value in result.best_metrics.items()}
 

@@ -9,6 +9,8 @@ from glintru_model.html import Page
 
 _SECONDS_SEEM_UNIX = range(10**8, 10**11)  # 1973 to 5138: smaller numbers are positions, larger ones milliseconds
 _COLOUR = "var(--series-1)"
+# plotly's own minor ticks on a log axis are lone digits
+_LOG_AXIS = {"type": "log", "tickvals": [m * 10**e for e in range(12) for m in (1, 3)], "tickformat": ",d"}
 
 
 def write_data_report(
@@ -45,7 +47,7 @@ def write_data_report(
     page.add_section("Cleaning")
     _add_steps(page, report["steps"])
     page.add_section("Distributions")
-    page.add_figures("", [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])])
+    page.add_figures("", distribution_figures(report))
     _add_summaries(page, report)
     if manifest is not None:
         _add_split(page, manifest)
@@ -57,6 +59,11 @@ def write_data_report(
     page.add_section("Source and settings")
     page.add_table("", ["setting", "value"], _setting_rows(report))
     page.write(path_html)
+
+
+def distribution_figures(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Plot the lengths of histories and the popularity of items, as any report may show them."""
+    return [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])]
 
 
 def _add_verdicts(page: Page, report: dict[str, Any], ceiling: Mapping[str, float] | None) -> None:
@@ -167,8 +174,8 @@ def _popularity_figure(popularity: dict[str, Any]) -> dict[str, Any]:
     }
     layout = {
         "title": {"text": "Items by popularity"},
-        "xaxis": {"title": {"text": "rank of the item"}, "type": "log"},
-        "yaxis": {"title": {"text": "interactions"}, "type": "log"},
+        "xaxis": {"title": {"text": "rank of the item"}, **_LOG_AXIS},
+        "yaxis": {"title": {"text": "interactions"}, **_LOG_AXIS},
     }
     return {"data": [trace], "layout": layout}
 

@@ -15,6 +15,7 @@ from glintru_model.evaluation.intervals import Estimate, PairedDifference, estim
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, FloatArray, Int64Array, metrics_from_ranks
 from glintru_model.evaluation.ranking import RankingResult, Scorer, rank_targets
 from glintru_model.evaluation.result import Evaluation, Group
+from glintru_model.evaluation.sampling import PopularitySampler, sampled_suffix
 
 GROUP_METRICS = (f"ndcg_at_{MAIN_CUTOFF}", f"recall_at_{MAIN_CUTOFF}")
 _NUM_GROUPS = 5
@@ -68,7 +69,8 @@ def evaluate(
 
     Beside the ranking metrics, over each user's top 10: `novelty_at_10`, the mean of -log2 of an item's share of the
     training events, in bits; `popularity_bias_at_10`, how many doublings more popular the recommended items are than
-    the item that the user took (0 is unbiased).
+    the item that the user took (0 is unbiased). Metrics among sampled candidates end in `_pop100` (or as many as the
+    config draws).
 
     Args:
         scorer: scores the catalogue after a history.
@@ -90,6 +92,7 @@ def evaluate(
         batch_size=config.batch_size,
         top_k=MAIN_CUTOFF,
         what=what,
+        sampler=_sampler(dataset, config),
     )
     by_rank = metrics_from_ranks(ranking.ranks, config.cutoffs)
     table = _case_table(dataset, cases, ranking)
@@ -100,7 +103,9 @@ def evaluate(
         num_items=dataset.num_items,
         num_removed_targets=ranking.num_removed_targets,
         cases=table,
-        metrics=_estimates({**by_rank, **_list_metrics(dataset, cases, ranking)}, config),
+        metrics=_estimates(
+            {**by_rank, **_list_metrics(dataset, cases, ranking), **_sampled_metrics(ranking, config)}, config
+        ),
         hits={f"hits_at_{k}": int((ranking.ranks <= k).sum()) for k in config.cutoffs},
         coverage=float((recommended_items > 0).sum() / dataset.num_items),
         groups=_groups(table, by_rank, config),
@@ -181,6 +186,21 @@ def _list_metrics(dataset: SequenceDataset, cases: EvaluationCases, ranking: Ran
         f"novelty_at_{MAIN_CUTOFF}": mean(bits_V1),
         f"popularity_bias_at_{MAIN_CUTOFF}": mean(doublings_V1) - doublings_V1[cases.targets],
     }
+
+
+def _sampler(dataset: SequenceDataset, config: EvaluationConfig) -> PopularitySampler | None:
+    if not config.sampled_negatives:
+        return None
+    events_V = np.bincount(dataset.item_ids, minlength=dataset.num_items + 1)[1:].astype(np.int64)
+    return PopularitySampler(events_V, config.sampled_negatives, config.seed)
+
+
+def _sampled_metrics(ranking: RankingResult, config: EvaluationConfig) -> dict[str, FloatArray]:
+    if ranking.sampled_ranks is None:
+        return {}
+    suffix = sampled_suffix(config.sampled_negatives)
+    by_rank = metrics_from_ranks(ranking.sampled_ranks, config.cutoffs)
+    return {f"{name}{suffix}": values for name, values in by_rank.items()}
 
 
 def _estimates(values: dict[str, FloatArray], config: EvaluationConfig) -> dict[str, Estimate]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glintru_model.data.sequences import EvaluationCases, SequenceDataset
 from glintru_model.errors import TrainingError
+from glintru_model.evaluation.sampling import PopularitySampler, sampled_ranks
 from glintru_model.progress import Progress
 
 TIE_RULE = "every other candidate with the target's score is ranked above the target"
@@ -47,12 +48,14 @@ class RankingResult:
         num_removed_targets: targets that the filter removed; each counts as a miss.
         recommended: the best items of each case in order, (C, K); 0 where no candidate is left.
         seconds: time taken.
+        sampled_ranks: ranks among sampled negatives, (C,), where a sampler was given; nothing is filtered there.
     """
 
     ranks: Int64Array
     num_removed_targets: int
     recommended: Int32Array
     seconds: float
+    sampled_ranks: Int64Array | None = None
 
 
 def rank_targets(
@@ -64,6 +67,7 @@ def rank_targets(
     batch_size: int,
     top_k: int = 0,
     what: str = "",
+    sampler: PopularitySampler | None = None,
 ) -> RankingResult:
     """Rank every case's target by full ranking; ties go against the target (`TIE_RULE`).
 
@@ -75,6 +79,7 @@ def rank_targets(
         batch_size: cases scored at once.
         top_k: how many items to recommend for each case.
         what: shows progress under this name; silent if empty.
+        sampler: ranks each target among its draws as well.
 
     Raises:
         TrainingError: a score is NaN or infinite, or the scores' shape is wrong.
@@ -82,6 +87,7 @@ def rank_targets(
     started = time.perf_counter()
     ranks = np.empty(len(cases), dtype=np.int64)
     recommended = np.zeros((len(cases), top_k), dtype=np.int32)
+    among_sampled = None if sampler is None else np.empty(len(cases), dtype=np.int64)
     # Longest first: a batch of like lengths is padded least, and memory that does not suffice shows at once.
     order = np.argsort(cases.history_starts - cases.history_ends, kind="stable")
     progress = Progress(what, len(cases), "users") if what else None
@@ -89,7 +95,11 @@ def rank_targets(
         rows = order[start : start + batch_size]
         batch = cases.select(rows)
         with torch.inference_mode():
-            scores_BV1 = _candidate_scores(scorer, dataset, batch, filter_seen)
+            scores_BV1 = _scores(scorer, dataset, batch)
+            if sampler is not None and among_sampled is not None:
+                negatives = sampler.draw(rows, batch.targets)
+                among_sampled[rows] = sampled_ranks(scores_BV1, batch.targets, negatives).cpu().numpy()
+            scores_BV1 = _candidate_scores(scores_BV1, dataset, batch, filter_seen)
             ranks[rows] = _ranks(scores_BV1, batch.targets).cpu().numpy()
             if top_k:
                 best = _best_items(scores_BV1, top_k)
@@ -97,11 +107,11 @@ def rank_targets(
         if progress and start + len(rows) < len(cases):
             progress.update(start + len(rows))
     num_removed = int((ranks > dataset.num_items).sum())
-    return RankingResult(ranks, num_removed, recommended, time.perf_counter() - started)
+    return RankingResult(ranks, num_removed, recommended, time.perf_counter() - started, among_sampled)
 
 
-def _candidate_scores(scorer: Scorer, dataset: SequenceDataset, batch: EvaluationCases, filter_seen: bool) -> Tensor:
-    """Score a batch, with minus infinity for whatever is not a candidate: padding and, if asked, seen items."""
+def _scores(scorer: Scorer, dataset: SequenceDataset, batch: EvaluationCases) -> Tensor:
+    """Score a batch and refuse what cannot be ranked."""
     scores_BV1 = scorer.score_histories(dataset.item_ids, batch.history_starts, batch.history_ends)
     expected = (len(batch), dataset.num_items + 1)
     if tuple(scores_BV1.shape) != expected:
@@ -109,6 +119,13 @@ def _candidate_scores(scorer: Scorer, dataset: SequenceDataset, batch: Evaluatio
     extremes = torch.stack(torch.aminmax(scores_BV1[:, 1:]))  # NaN comes through; a third of isfinite's time
     if not bool(torch.isfinite(extremes).all()):
         raise TrainingError(f"{type(scorer).__name__} gave a score that is not a finite number, it cannot be ranked")
+    return scores_BV1
+
+
+def _candidate_scores(
+    scores_BV1: Tensor, dataset: SequenceDataset, batch: EvaluationCases, filter_seen: bool
+) -> Tensor:
+    """Put minus infinity to whatever is not a candidate: padding and, if asked, seen items."""
     rows, columns = np.arange(len(batch)), np.zeros(len(batch), dtype=np.int64)
     if filter_seen:
         seen_rows, seen_items = _seen(dataset.item_ids, batch)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glintru_model.data.report import distribution_figures
 from glintru_model.evaluation import figures, report_sections
 from glintru_model.evaluation.metrics import MAIN_METRIC
 from glintru_model.evaluation.result import read_metrics
@@ -161,6 +162,7 @@ def _add_data(page: Page, data_report: Mapping[str, Any], manifest: Mapping[str,
     columns = ["step", "num_users", "num_items", "num_interactions"]
     titles = [column.removeprefix("num_") for column in columns]
     rows = [[step[column] for column in columns] for step in data_report["steps"]]
+    page.add_figures("", distribution_figures(data_report))
     page.add_table("What each step of cleaning left", titles, rows)
     page.add_table(
         "Settings of reading and cleaning", ["setting", "value"], _flat(data_report["settings"]), collapsed=True

@@ -6,7 +6,7 @@ from typing import Any
 from glintru_model.evaluation import figures
 from glintru_model.evaluation.baselines import BASELINES
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, MAIN_METRIC
-from glintru_model.evaluation.wording import in_reading_order, metric_title, title_of
+from glintru_model.evaluation.wording import in_reading_order, is_sampled, metric_title, title_of
 from glintru_model.html import Interval, Page
 
 Document = Mapping[str, Any]
@@ -26,12 +26,14 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
     """
     estimates = _all_estimates(documents)
     columns = list(estimates)
-    ranking = [m for m in in_reading_order(next(iter(estimates.values()))) if m.startswith(("ndcg", "recall", "mrr"))]
-    rows = []
-    for metric in ranking:
-        best = max(estimates[name][metric]["value"] for name in columns)
-        cells = [cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
-        rows.append([metric_title(metric), *cells, *([ceiling.get(metric)] if ceiling else [])])
+    by_rank = [m for m in in_reading_order(next(iter(estimates.values()))) if m.startswith(("ndcg", "recall", "mrr"))]
+    sampled = [metric for metric in by_rank if is_sampled(metric)]
+    rows = [
+        [*row, *([ceiling.get(metric)] if ceiling else [])]
+        for metric in by_rank
+        if not is_sampled(metric)
+        for row in [_metric_row(metric, columns, estimates)]
+    ]
     titles = [title_of(name) for name in columns]
     colours = figures.model_colours(list(documents))
     page.add_figures(
@@ -45,6 +47,16 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
     )
     page.add_table("Ranking metrics", ["", *titles, *(["best possible"] if ceiling else [])], rows)
     _add_list_metrics(page, documents, columns, estimates)
+    if sampled:
+        drawn = next(iter(documents.values()))["config"]["sampled_negatives"]
+        page.add_table(
+            f"Among {drawn} sampled items (for comparison with the GLINT-RU paper's tables only)",
+            ["", *titles],
+            [_metric_row(metric, columns, estimates) for metric in sampled],
+            note="The target among items drawn by popularity, nothing filtered. Such figures lie far above full "
+            "ranking; nothing is decided by them.",
+            collapsed=True,
+        )
 
 
 def add_groups(page: Page, documents: Mapping[str, Document]) -> None:
@@ -155,10 +167,17 @@ def add_method(page: Page, document: Document) -> None:
     )
     page.add_text(
         f"Full ranking over all {document['num_items']:,} items for the last {document['split']} event of "
-        f"{document['num_cases']:,} users, given everything before it; no sampled candidates. {seen} "
+        f"{document['num_cases']:,} users, given everything before it; no sampled candidates, unless a name says "
+        f"pop100 (or as many as were drawn). {seen} "
         f"Ties: {document['tie_rule']}. Intervals: {100 * document['confidence']:.0f} % percentile bootstrap over "
         f"users, {document['config']['bootstrap_samples']:,} resamples. Baselines are fitted on the training part only."
     )
+
+
+def _metric_row(metric: str, columns: Sequence[str], estimates: Mapping[str, Any]) -> list[Any]:
+    best = max(estimates[name][metric]["value"] for name in columns)
+    cells = [cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
+    return [metric_title(metric), *cells]
 
 
 def _add_list_metrics(

@@ -24,9 +24,15 @@ def title_of(name: str) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """Write `ndcg_at_10` as `NDCG@10`."""
-    name, _, cutoff = metric.partition("_at_")
-    return f"{_TITLES.get(name, name.capitalize())}@{cutoff}"
+    """Write `ndcg_at_10` as `NDCG@10`, `ndcg_at_10_pop100` as `NDCG@10, pop100`."""
+    name, _, rest = metric.partition("_at_")
+    cutoff, _, sampled = rest.partition("_")
+    return f"{_TITLES.get(name, name.capitalize())}@{cutoff}{', ' if sampled else ''}{sampled}"
+
+
+def is_sampled(metric: str) -> bool:
+    """Say whether a metric was measured among sampled candidates: `ndcg_at_10_pop100`."""
+    return "_pop" in metric.partition("_at_")[2]
 
 
 def in_reading_order(metrics: Iterable[str]) -> list[str]:
@@ -34,7 +40,8 @@ def in_reading_order(metrics: Iterable[str]) -> list[str]:
     first = ("ndcg", "recall", "mrr")
 
     def place(metric: str) -> tuple[int, str, int]:
-        name, _, cutoff = metric.partition("_at_")
+        name, _, rest = metric.partition("_at_")
+        cutoff = rest.partition("_")[0]
         return (first.index(name) if name in first else len(first)), name, int(cutoff or 0)
 
     return sorted(metrics, key=place)

@@ -3,22 +3,36 @@
 from dataclasses import dataclass
 from typing import Literal
 
-MAIN_METRIC = "ndcg_at_10"
+from glintru_model.config import RegistryConfig
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What decides about a version.
+class Contest:
+    """A newcomer and the champion on the same validation users.
 
     Attributes:
-        version: its number in the registry.
-        dataset_hash: the sequences that it was trained and validated on.
-        validation: NDCG@10 on validation; None where a version was registered without it.
+        metric: what was compared, e.g. `ndcg_at_10`.
+        num_users: how many users.
+        newcomer, champion: the metric's mean.
+        difference, low, high: newcomer minus champion with its 95 % interval, by paired bootstrap.
+        p_value: two-sided, of no difference.
     """
 
-    version: str
-    dataset_hash: str
-    validation: float | None
+    metric: str
+    num_users: int
+    newcomer: float
+    champion: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the champion cannot serve as a yardstick, as the end of a sentence."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -29,25 +43,28 @@ class Decision:
     reason: str
 
 
-def decide(newcomer: Standing, champion: Standing | None) -> Decision:
-    """Choose on validation alone: only figures of the same dataset are compared, and only a better one replaces.
+def decide(champion_version: str | None, outcome: Contest | Refusal | None, config: RegistryConfig) -> Decision:
+    """Choose on validation alone: only what beats the champion replaces it.
 
-    A champion of another dataset stays. Its figure says nothing about the new data, so replacing it would be a
-    guess; `promote` moves the alias by hand.
+    Args:
+        champion_version: the present champion; None if there is none.
+        outcome: how the newcomer compares with it; None if there is none.
+        config: rule and margin.
     """
-    figure = "nothing" if newcomer.validation is None else f"{newcomer.validation:.4f}"
-    if champion is None:
-        return Decision("champion", f"the first champion: there was none before (validation {MAIN_METRIC} {figure})")
-    if champion.version == newcomer.version:
-        return Decision("champion", f"already the champion (validation {MAIN_METRIC} {figure})")
-    rival = f"version {champion.version}"
-    if champion.dataset_hash != newcomer.dataset_hash:
-        return Decision(
-            "challenger", f"{rival}, the champion, was validated on another dataset: the figures do not compare"
-        )
-    if champion.validation is None or newcomer.validation is None:
-        return Decision("challenger", f"no validation {MAIN_METRIC} to compare with {rival}, the champion")
-    figures = f"validation {MAIN_METRIC} {figure} against {champion.validation:.4f} of {rival} on the same dataset"
-    if newcomer.validation > champion.validation:
-        return Decision("champion", f"better than the champion: {figures}")
-    return Decision("challenger", f"not better than the champion: {figures}")
+    if champion_version is None or outcome is None:
+        return Decision("champion", "the first champion: there was none before")
+    rival = f"version {champion_version}, the champion"
+    if isinstance(outcome, Refusal):
+        return Decision("challenger", f"{rival}, is no yardstick: {outcome.reason}")
+    figures = (
+        f"validation {outcome.metric} {outcome.newcomer:.4f} against {outcome.champion:.4f} of {rival}, on the same "
+        f"{outcome.num_users:,} users: difference {outcome.difference:.4f}, 95 % interval {outcome.low:.4f} to "
+        f"{outcome.high:.4f}, p = {outcome.p_value:.2g}"
+    )
+    if config.rule == "manual":
+        return Decision("challenger", f"versions are promoted by hand here: {figures}")
+    measure, name = (outcome.low, "interval") if config.rule == "paired_bootstrap" else (outcome.difference, "mean")
+    asked = f"rule: the {'lower bound of the ' if name == 'interval' else ''}{name} must exceed {config.margin:g}"
+    if measure > config.margin:
+        return Decision("champion", f"better than the champion: {figures} ({asked})")
+    return Decision("challenger", f"not better than the champion: {figures} ({asked})")

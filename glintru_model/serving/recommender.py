@@ -3,7 +3,7 @@
 Shapes: B histories, V items in the catalogue.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -23,6 +23,7 @@ from glintru_model.models.files import load_model
 from glintru_model.models.scorer import ModelScorer
 
 ItemId = int | str
+Int32Array = npt.NDArray[np.int32]
 _MAX_SCORES = 2**24  # scores of a batch held at once: 64 MB
 
 
@@ -43,17 +44,42 @@ class Recommendation:
     ranked_by: Literal["model", "popularity"]
 
 
+@dataclass(frozen=True, eq=False)
+class Top:
+    """The best items of a batch.
+
+    Attributes:
+        items: indices, best first, (B, k); 0 where filtering left fewer.
+        scores: theirs, (B, k).
+        by_model: false where popularity answered, (B,).
+    """
+
+    items: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    by_model: npt.NDArray[np.bool_]
+
+
 class Recommender:
-    """A trained model with its catalogue."""
+    """A trained model with its catalogue.
+
+    Attributes:
+        model: in evaluation mode.
+        vocabulary: its items.
+        integer_ids: whether item ids are whole numbers (else text).
+        popularity_V1: what ranks where nothing of a history is known, (V + 1,).
+        batch_size: histories that are scored at once.
+    """
 
     def __init__(self, model: SequentialRecommender, vocabulary: Vocabulary) -> None:
         if model.num_items != vocabulary.num_items:
             raise DataError(f"the model knows {model.num_items} items, its vocabulary {vocabulary.num_items}")
         self.vocabulary = vocabulary
         self.integer_ids = pa.types.is_integer(vocabulary.item_ids.type)
+        self.model = model
+        self.batch_size = max(1, min(256, _MAX_SCORES // (vocabulary.num_items + 1)))
         self._scorer = ModelScorer(model)
         popularity = np.concatenate([[-np.inf], vocabulary.train_counts]).astype(np.float32)
-        self._popularity_V1 = torch.from_numpy(popularity).to(model.item_embedding.weight.device)
+        self.popularity_V1 = torch.from_numpy(popularity).to(model.item_embedding.weight.device)
 
     @classmethod
     def load(cls, directory: Path, device: torch.device | str = "cpu") -> "Recommender":
@@ -84,48 +110,62 @@ class Recommender:
         Raises:
             InputError: one line that names what cannot be used.
         """
+        self.check(k, filter_seen)
+        excluded = self.indices(exclude, "exclude")
+        known = [self.indices(history, f"history {row}") for row, history in enumerate(histories)]
+        answers: list[Recommendation] = []
+        for begin in range(0, len(known), self.batch_size):
+            batch = known[begin : begin + self.batch_size]
+            top = self.top(batch, int(k), filter_seen=bool(filter_seen), excluded=excluded)
+            answers += [self.answer(top, row, indices) for row, indices in enumerate(batch)]
+        return answers
+
+    def check(self, k: Any, filter_seen: Any) -> None:
+        """Refuse a number of items, or a filter, that makes no sense for this catalogue.
+
+        Raises:
+            InputError: it does not.
+        """
         num_items = self.vocabulary.num_items
         if not _is_whole(k) or not 1 <= k <= num_items:
             raise InputError(f"k {k!r}, allowed: 1..{num_items} (the size of the catalogue)")
         if not _is_bool(filter_seen):
             raise InputError(f"filter_seen {filter_seen!r}, allowed: true or false")
-        excluded = self._indices(exclude, "exclude")
-        known = [self._indices(history, f"history {row}") for row, history in enumerate(histories)]
-        answers = []
-        for batch in _batches(known, max(1, min(256, _MAX_SCORES // (num_items + 1)))):
-            scores_BV1 = self._scores([indices[indices > 0] for indices in batch])
-            scores_BV1[:, torch.from_numpy(excluded[excluded > 0]).long()] = -torch.inf
-            if filter_seen:
-                rows = np.repeat(np.arange(len(batch)), [len(indices) for indices in batch])
-                seen = np.concatenate(batch) if batch else rows
-                scores_BV1[torch.from_numpy(rows), torch.from_numpy(seen).long()] = -torch.inf
-            answers += [self._answer(*pair, int(k)) for pair in zip(batch, scores_BV1, strict=True)]
-        return answers
 
-    def _scores(self, histories: list[npt.NDArray[np.int32]]) -> Tensor:
+    def top(self, histories: Sequence[Int32Array], k: int, *, filter_seen: bool, excluded: Int32Array) -> Top:
+        """Rank the catalogue for a batch of histories of item indices, 0 where an item is unknown."""
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
-        scores_BV1 = self._popularity_V1.repeat(len(histories), 1)
+        flat = np.concatenate(histories) if len(histories) else np.empty(0, dtype=np.int32)
+        known = flat > 0
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        num_known = np.bincount(rows[known], minlength=len(lengths))
+        scores_BV1 = self._scores(flat[known], num_known)
+        scores_BV1[:, torch.from_numpy(excluded[excluded > 0]).long()] = -torch.inf
+        if filter_seen:
+            scores_BV1[torch.from_numpy(rows), torch.from_numpy(flat).long()] = -torch.inf
+        items, scores = best_first(scores_BV1, k)
+        return Top(items, scores, num_known > 0)
+
+    def answer(self, top: Top, row: int, indices: Int32Array) -> Recommendation:
+        """Put one row of a batch into the log's own ids."""
+        found = top.items[row] > 0
+        return Recommendation(
+            item_ids=self.vocabulary.item_ids.take(pa.array(top.items[row][found] - 1)).to_pylist(),
+            scores=top.scores[row][found].tolist(),
+            num_unknown_items=int((indices == 0).sum()),
+            ranked_by="model" if top.by_model[row] else "popularity",
+        )
+
+    def _scores(self, flat: Int32Array, lengths: npt.NDArray[np.int64]) -> Tensor:
+        scores_BV1 = self.popularity_V1.repeat(len(lengths), 1)
         rows = np.flatnonzero(lengths)
         if len(rows):
             ends = np.cumsum(lengths)
-            flat = np.concatenate(histories)
             by_model = self._scorer.score_histories(flat, (ends - lengths)[rows], ends[rows])
             scores_BV1[torch.from_numpy(rows).to(scores_BV1.device)] = by_model
         return scores_BV1
 
-    def _answer(self, indices: npt.NDArray[np.int32], scores_V1: Tensor, k: int) -> Recommendation:
-        top = torch.topk(scores_V1, k)
-        scores, items = top.values.cpu().numpy(), top.indices.cpu().numpy()
-        order = np.lexsort((items, -scores))  # equal scores: the item that is more frequent in training first
-        order = order[np.isfinite(scores[order])]
-        return Recommendation(
-            item_ids=self.vocabulary.item_ids.take(pa.array(items[order] - 1)).to_pylist(),
-            scores=scores[order].tolist(),
-            num_unknown_items=int((indices == 0).sum()),
-            ranked_by="model" if indices.any() else "popularity",
-        )
-
-    def _indices(self, ids: Any, what: str) -> npt.NDArray[np.int32]:
+    def indices(self, ids: Any, what: str) -> Int32Array:
         """Map ids to indices 1..V, 0 where unknown."""
         if not isinstance(ids, list | tuple | np.ndarray):
             raise InputError(f"{what}: found {_shown(ids)}, expected a list of item ids")
@@ -142,9 +182,16 @@ class Recommender:
             raise InputError(f"{what}: an item id does not fit 64 bits") from error
 
 
-def _batches(rows: list[npt.NDArray[np.int32]], size: int) -> Iterator[list[npt.NDArray[np.int32]]]:
-    for begin in range(0, len(rows), size):
-        yield rows[begin : begin + size]
+def best_first(scores_BV1: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Take the k best items of each row and their scores; 0 where fewer are left (their score is minus infinity).
+
+    Of equal scores, the item that is more frequent in training stands first.
+    """
+    top = torch.topk(scores_BV1, k)
+    scores, items = top.values.cpu().numpy(), top.indices.cpu().numpy()
+    order = np.lexsort((items, -scores), axis=1)
+    scores, items = np.take_along_axis(scores, order, axis=1), np.take_along_axis(items, order, axis=1)
+    return np.where(np.isfinite(scores), items, 0), scores
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,35 +2,47 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glintru_model.errors import InputError
-from glintru_model.serving.alias_rule import MAIN_METRIC, Decision, Standing, decide
+from glintru_model.config import RegistryConfig
+from glintru_model.errors import DataError
+from glintru_model.serving.alias_rule import Contest, Decision, Refusal, decide
+from glintru_model.serving.aliases import CHALLENGER, CHAMPION, RegisteredVersion, by_alias, crown, why_champion
+from glintru_model.serving.fetching import fetch_model, fetch_trained_events
 from glintru_model.serving.packaging import model_sha256, save_pyfunc
 from glintru_model.tracking import RunRef, connect, mlflow_errors
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-_VALIDATION_TAG = f"validation_{MAIN_METRIC}"
-
 
 @dataclass(frozen=True)
-class RegisteredVersion:
-    """A version and where it stands; an untracked run has no version (empty text)."""
+class Champion:
+    """The present champion with what a comparison needs of it.
 
-    name: str
+    Attributes:
+        version: its number.
+        dataset_hash: the sequences that it was trained and validated on.
+        model_dir: its weights, settings and vocabulary, in a folder that is gone after the comparison.
+        trained_events: the record of what it was trained on; None where none was kept.
+    """
+
     version: str
-    alias: str
-    reason: str
+    dataset_hash: str
+    model_dir: Path
+    trained_events: Path | None
+
+
+Judge = Callable[[Champion], Contest | Refusal]
 
 
 def register(
     model_dir: Path,
     *,
+    judge: Judge,
+    config: RegistryConfig,
     tracking: RunRef,
     model_name: str,
     pipeline_run: str,
@@ -45,6 +57,8 @@ def register(
 
     Args:
         model_dir: what training wrote.
+        judge: compares this model with the present champion; called only where there is another one.
+        config: rule and margin.
         tracking: the run that the model came from; the null run registers nothing.
         model_name: the registered model.
         pipeline_run: with the model's content it is the version's identity.
@@ -76,62 +90,8 @@ def register(
             model_id = _log_model(client, tracking, model_name, model_dir, identity)
             _link_metrics(client, tracking, model_id, validation_metrics, test_metrics)
             found = _create_version(client, tracking, model_name, model_id, all_tags)
-        decision = _give_alias(client, found)
+        decision = _give_alias(client, found, judge, config)
         return RegisteredVersion(model_name, str(found.version), decision.alias, decision.reason)
-
-
-def list_champions(tracking_uri: str, names: Sequence[str]) -> dict[str, RegisteredVersion | None]:
-    """Look up each registered model's champion; None where there is none.
-
-    Raises:
-        TrackingError: MLflow is not reachable.
-    """
-    client = connect(tracking_uri)
-    with mlflow_errors(tracking_uri):
-        champions = {name: _by_alias(client, name, CHAMPION) for name in names}
-    return {
-        name: found and RegisteredVersion(name, str(found.version), CHAMPION, _reason(found))
-        for name, found in champions.items()
-    }
-
-
-def promote(tracking_uri: str, name: str, version: str) -> RegisteredVersion:
-    """Make a version the champion by hand; the version's tags say when and what it replaced.
-
-    Raises:
-        InputError: there is no such version.
-        TrackingError: MLflow is not reachable.
-    """
-    client = connect(tracking_uri)
-    with mlflow_errors(tracking_uri):
-        found = _require_version(client, name, version)
-        reason = "promoted by hand"
-        _crown(client, found, reason)
-        client.set_model_version_tag(name, found.version, "promoted_at", _now())
-    return RegisteredVersion(name, str(found.version), CHAMPION, reason)
-
-
-def rollback(tracking_uri: str, name: str) -> RegisteredVersion:
-    """Give the alias back to the champion before the present one; the version that loses it is tagged with it.
-
-    Raises:
-        InputError: there is no champion, or none before it that still exists.
-        TrackingError: MLflow is not reachable.
-    """
-    client = connect(tracking_uri)
-    with mlflow_errors(tracking_uri):
-        champion = _by_alias(client, name, CHAMPION)
-        if champion is None:
-            raise InputError(f"registered model {name!r} has no champion to roll back from")
-        before = champion.tags.get("replaced_version", "")
-        if not before:
-            raise InputError(f"{name} version {champion.version} is the first champion: nothing to roll back to")
-        _require_version(client, name, before)
-        client.set_registered_model_alias(name, CHAMPION, before)
-        trace = {"rolled_back_at": _now(), "rolled_back_to": before}
-        for key, value in trace.items():
-            client.set_model_version_tag(name, champion.version, key, value)
-    return RegisteredVersion(name, before, CHAMPION, f"rolled back from version {champion.version}")
 
 
 def _log_model(client: Any, tracking: RunRef, name: str, model_dir: Path, identity: Mapping[str, str]) -> str:
@@ -196,36 +156,49 @@ def _create_version(client: Any, tracking: RunRef, name: str, model_id: str, tag
     return version
 
 
-def _give_alias(client: Any, version: Any) -> Decision:
-    champion = _by_alias(client, version.name, CHAMPION)
-    decision = decide(_standing(version), _standing(champion) if champion else None)
+def _give_alias(client: Any, version: Any, judge: Judge, config: RegistryConfig) -> Decision:
+    champion = by_alias(client, version.name, CHAMPION)
+    outcome: Contest | Refusal | None = None
+    if champion is None:
+        decision = decide(None, None, config)
+    elif champion.version == version.version:  # an earlier attempt crowned it and died before it could say so
+        decision = Decision("champion", why_champion(version))
+    else:
+        outcome = _judged(client, champion, judge)
+        decision = decide(str(champion.version), outcome, config)
     if decision.alias == CHAMPION:
-        _crown(client, version, decision.reason)
+        crown(client, version, decision.reason)
     else:
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
-    test = version.tags.get(f"test_{MAIN_METRIC}")
-    description = f"{decision.alias.capitalize()}: {decision.reason}. Pipeline run {version.tags['pipeline_run']}."
-    if test:
-        description += f" Test {MAIN_METRIC} {float(test):.4f}."
-    client.update_model_version(version.name, version.version, description)
+    client.update_model_version(version.name, version.version, _description(version, decision))
+    tags = {"decision_rule": f"{config.rule} on {config.metric}, margin {config.margin:g}"}
+    if isinstance(outcome, Contest):
+        tags |= {"compared_with": str(champion.version), "compared_users": str(outcome.num_users)}
+        tags |= {f"validation_{key}": repr(getattr(outcome, key)) for key in ("difference", "low", "high", "p_value")}
     # last: a version without a decision is decided again by a retry
-    client.set_model_version_tag(version.name, version.version, "decision_reason", decision.reason)
-    client.set_model_version_tag(version.name, version.version, "decision", decision.alias)
+    for key, value in {**tags, "decision_reason": decision.reason, "decision": decision.alias}.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
     return decision
 
 
-def _crown(client: Any, version: Any, reason: str) -> None:
-    """Move the alias `champion`, and note on the version what it replaced, for a rollback."""
-    champion = _by_alias(client, version.name, CHAMPION)
-    if champion is not None and champion.version == version.version:
-        return
-    replaced = "" if champion is None else str(champion.version)
-    for key, value in {"champion_since": _now(), "champion_reason": reason, "replaced_version": replaced}.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
-    client.set_registered_model_alias(version.name, CHAMPION, version.version)
-    challenger = _by_alias(client, version.name, CHALLENGER)
-    if challenger is not None and challenger.version == version.version:
-        client.delete_registered_model_alias(version.name, CHALLENGER)
+def _judged(client: Any, champion: Any, judge: Judge) -> Contest | Refusal:
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            found = Champion(
+                version=str(champion.version),
+                dataset_hash=champion.tags.get("dataset_hash", ""),
+                model_dir=fetch_model(client.tracking_uri, champion, Path(scratch)),
+                trained_events=fetch_trained_events(client, champion, Path(scratch)),
+            )
+            return judge(found)
+        except DataError as error:
+            return Refusal(f"its files cannot be used ({error})")
+
+
+def _description(version: Any, decision: Decision) -> str:
+    text = f"{decision.alias.capitalize()}: {decision.reason}. Pipeline run {version.tags['pipeline_run']}."
+    tested = {key: value for key, value in version.tags.items() if key == "test_ndcg_at_10"}
+    return text + "".join(f" Test {key.removeprefix('test_')} {float(value):.4f}." for key, value in tested.items())
 
 
 def _find_version(client: Any, name: str, tags: Mapping[str, str]) -> Any:
@@ -233,39 +206,3 @@ def _find_version(client: Any, name: str, tags: Mapping[str, str]) -> Any:
         if all(version.tags.get(key) == value for key, value in tags.items()):
             return version
     return None
-
-
-def _require_version(client: Any, name: str, version: str) -> Any:
-    versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
-    if version not in versions:
-        numbers = ", ".join(sorted(versions, key=int)) or "none"
-        raise InputError(f"registered model {name!r} has no version {version!r}, there are: {numbers}")
-    return versions[version]
-
-
-def _by_alias(client: Any, name: str, alias: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, or alias
-            return None
-        raise
-
-
-def _standing(version: Any) -> Standing:
-    figure = version.tags.get(_VALIDATION_TAG)
-    return Standing(
-        version=str(version.version),
-        dataset_hash=version.tags.get("dataset_hash", ""),
-        validation=None if figure is None else float(figure),
-    )
-
-
-def _reason(version: Any) -> str:
-    return str(version.tags.get("champion_reason", ""))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

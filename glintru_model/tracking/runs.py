@@ -20,6 +20,7 @@ PIPELINE_TAG = "pipeline_run"
 PARENT_TAG = "mlflow.parentRunId"
 _COMMIT_TAG = "mlflow.source.git.commit"  # MLflow's UI shows it as the version
 _PACKAGES = ("glintru-pipeline", "torch", "numpy", "pyarrow", "mlflow", "optuna", "kfp")
+_SAMPLING_SECONDS = 5
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -83,7 +84,8 @@ def comparison_path(tracking_uri: str) -> str:
     by_parent: dict[str, list[Any]] = {}
     for run in models:
         by_parent.setdefault(run.data.tags[PARENT_TAG], []).append(run.info)
-    siblings = next((found for found in by_parent.values() if len(found) > 1), [])
+    found = next((infos for infos in by_parent.values() if len(infos) > 1), [])
+    siblings = sorted(found, key=lambda info: str(info.run_name))
     if not siblings:
         return ""
     ids, of_experiment = json.dumps([info.run_id for info in siblings]), json.dumps([siblings[0].experiment_id])
@@ -185,7 +187,7 @@ def child_run(
         parent: the run above; the null run gives a NullTracker.
         name: the step's name, unique below its parent.
         tags: the child's tags when it is first opened.
-        system_metrics: sample CPU, memory, disk, network and GPU every 10 seconds.
+        system_metrics: sample CPU, memory, disk, network and GPU every 5 seconds.
         killed_by: exceptions that mean "stopped on purpose" (a pruned trial): KILLED, as an interrupt is.
 
     Raises:
@@ -226,7 +228,9 @@ def _system_metrics(ref: RunRef, *, wanted: bool) -> Iterator[None]:
         return
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(ref.run_id, resume_logging=True, tracking_uri=ref.tracking_uri)
+    monitor = SystemMetricsMonitor(
+        ref.run_id, sampling_interval=_SAMPLING_SECONDS, resume_logging=True, tracking_uri=ref.tracking_uri
+    )
     monitor.start()
     try:
         yield

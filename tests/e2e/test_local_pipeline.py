@@ -128,10 +128,37 @@ def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
     parents = [run for run in found if run.data.tags.get("kind") == "pipeline"]
     assert len(parents) == 3
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert {"glintru", "sasrec", "tune glintru", "tune sasrec"} <= {run.info.run_name for run in children}
+    by_name = {run.info.run_name: run for run in children}
+    assert {"glintru", "sasrec", "tune glintru", "tune sasrec", "comparison"} <= by_name.keys()
+    assert {"difference/ndcg_at_10", "p_value/ndcg_at_10"} <= by_name["comparison"].data.metrics.keys()
+    figures = [
+        {name for name in by_name[model].data.metrics if not name.startswith("system/")}
+        for model in ("glintru", "sasrec")
+    ]
+    assert figures[0] == figures[1]  # side by side on MLflow's compare page
+    assert "test/ndcg_at_10_pop100" in figures[0]
     for run in children:
         if run.info.run_name in ("glintru", "sasrec"):
             assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()
+
+
+def test_champion_of_the_log_before_is_scored_again_on_the_new_users(runs):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs.runs_dir / 'mlflow.db'}")
+    for name in ("glintru", "sasrec"):
+        by_run = {version.tags["pipeline_run"]: version for version in client.search_model_versions(f"name = '{name}'")}
+        first, again, edited = (by_run[folder.name] for folder in runs.folders)
+        assert first.tags["decision_reason"].startswith("the first champion")
+        assert (again.tags["compared_with"], again.tags["compared_users"]) == (str(first.version), "60")
+        assert edited.tags["compared_users"] == "70"
+        assert edited.tags["dataset_hash"] != again.tags["dataset_hash"]
+        assert (
+            f"on the same 70 users: difference {float(edited.tags['validation_difference']):.4f}" in edited.description
+        )
+    scored_again = "the dataset has changed: scoring champion version"
+    assert scored_again in runs.edited.out
+    assert scored_again not in runs.again.out
 
 
 def test_everything_lies_under_one_folder(runs):

@@ -1,13 +1,19 @@
 """Small datasets and scorers for the evaluation tests."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from glintru_model.config import EvaluationConfig
 from glintru_model.data.sequences import SequenceDataset, Vocabulary
+from glintru_model.evaluation.compare import compare
+from glintru_model.evaluation.evaluate import evaluate_model
+from glintru_model.evaluation.report import write_run_report
+from glintru_model.training.results import EpochResult, TrainingResult
 
 
 class FunctionScorer:
@@ -64,3 +70,72 @@ def random_dataset(make_dataset):
     weights = 1 / np.arange(1, 31)
     histories = [(rng.choice(30, size=rng.integers(3, 41), p=weights / weights.sum()) + 1).tolist() for _ in range(200)]
     return make_dataset(histories, num_items=30)
+
+
+EVIL = "<script>alert(1)</script>"
+DATA_REPORT = {
+    "steps": [
+        {"step": "read", "num_users": 95, "num_items": 31, "num_interactions": 1000},
+        {"step": "5-core", "num_users": 80, "num_items": 30, "num_interactions": 900},
+    ],
+    "settings": {"k_core": 5, "columns": {"user_id": EVIL}},
+    "warnings": ["fewer items than expected"],
+    "sequence_lengths": {"histogram": [{"from": 5, "to": 9, "count": 61}, {"from": 10, "to": 40, "count": 19}]},
+    "item_popularity": {"by_rank": [{"rank": 1, "count": 80}, {"rank": 30, "count": 3}]},
+}
+MANIFEST = {
+    "source": EVIL,
+    "split": "leave_one_out",
+    "dataset_hash": "0123456789abcdef",
+    **{"num_users": 80, "num_items": 30, "num_interactions": 900},
+    **{"num_train": 740, "num_validation": 80, "num_test": 80},
+}
+CONFIG = EvaluationConfig(cutoffs=(5, 10), bootstrap_samples=100)
+
+
+def training_of(best_epoch=2):
+    epochs = [EpochResult(e, 6.0 - e, {"ndcg_at_10": 0.1 + 0.01 * (e == best_epoch)}, 2.0, 1000.0) for e in (1, 2, 3)]
+    return asdict(TrainingResult(best_epoch, {"ndcg_at_10": 0.11}, epochs, 6.5, 12345, 50 * 2**20, "patience"))
+
+
+@pytest.fixture(scope="session")
+def training():
+    return training_of(2)
+
+
+@pytest.fixture(scope="session")
+def evaluations(make_dataset, function_scorer, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    ids = [EVIL, *(f"item-{index}" for index in range(2, 31))]
+    histories = [[1, *(rng.integers(0, 30, size=rng.integers(3, 20)) + 1).tolist()] for _ in range(80)]
+    dataset = make_dataset(histories, num_items=30, item_ids=ids)
+    found = {}
+    for name, salt in (("glintru", 1), ("sasrec", 2)):
+        scorer = function_scorer(lambda history, salt=salt: np.random.default_rng([salt, *history]).random(30).tolist())
+        found[name] = tmp_path_factory.mktemp(name)
+        evaluate_model(scorer, dataset, "test", CONFIG).write(found[name])
+    return found
+
+
+@pytest.fixture(scope="session")
+def run_report_path(evaluations, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "report.html"
+    trials = [
+        {"number": 0, "state": "complete", "value": 0.08, "epochs": 3, "seconds": 1.5, "learning_rate": 0.002},
+        {"number": 1, "state": "pruned", "value": 0.05, "epochs": 1, "seconds": 0.5, "learning_rate": 0.01},
+    ]
+    write_run_report(
+        path,
+        data_report=DATA_REPORT,
+        manifest=MANIFEST,
+        ceiling={"ndcg_at_5": 0.8, "ndcg_at_10": 0.9},
+        studies={"glintru": trials, "sasrec": trials},
+        evaluations=evaluations,
+        trainings={"glintru": training_of(2), "sasrec": training_of(3)},
+        versions=[
+            {"model": "glintru", "name": "glintru", "version": "4", "alias": "champion", "reason": EVIL},
+            {"model": "sasrec", "name": "sasrec", "version": "9", "alias": "challenger", "reason": "below version 8"},
+        ],
+        comparison=compare(evaluations),
+    )
+    return path

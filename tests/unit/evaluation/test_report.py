@@ -1,36 +1,15 @@
 import json
 import re
-from dataclasses import asdict
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
-from glintru_model.config import EvaluationConfig
 from glintru_model.evaluation.compare import compare
-from glintru_model.evaluation.evaluate import evaluate_model
-from glintru_model.evaluation.report import write_evaluation_report, write_run_report
+from glintru_model.evaluation.report import write_evaluation_report
 from glintru_model.evaluation.result import read_metrics
 from glintru_model.evaluation.wording import baseline_verdict, comparison_verdict, in_reading_order
-from glintru_model.training.results import EpochResult, TrainingResult
 
 EVIL = "<script>alert(1)</script>"
-DATA_REPORT = {
-    "steps": [
-        {"step": "read", "num_users": 95, "num_items": 31, "num_interactions": 1000},
-        {"step": "5-core", "num_users": 80, "num_items": 30, "num_interactions": 900},
-    ],
-    "settings": {"k_core": 5, "columns": {"user_id": EVIL}},
-    "warnings": ["fewer items than expected"],
-}
-MANIFEST = {
-    "source": EVIL,
-    "split": "leave_one_out",
-    "dataset_hash": "0123456789abcdef",
-    **{"num_users": 80, "num_items": 30, "num_interactions": 900},
-    **{"num_train": 740, "num_validation": 80, "num_test": 80},
-}
-CONFIG = EvaluationConfig(cutoffs=(5, 10), bootstrap_samples=100)
 
 
 class Tables(HTMLParser):
@@ -68,47 +47,9 @@ class Tables(HTMLParser):
         return [row for row in self.rows if row and row[0] == first]
 
 
-def training(best_epoch=2):
-    epochs = [EpochResult(e, 6.0 - e, {"ndcg_at_10": 0.1 + 0.01 * (e == best_epoch)}, 2.0, 1000.0) for e in (1, 2, 3)]
-    return asdict(TrainingResult(best_epoch, {"ndcg_at_10": 0.11}, epochs, 6.5, 12345, 50 * 2**20, "patience"))
-
-
 @pytest.fixture(scope="module")
-def evaluations(make_dataset, function_scorer, tmp_path_factory):
-    rng = np.random.default_rng(0)
-    ids = [EVIL, *(f"item-{index}" for index in range(2, 31))]
-    histories = [[1, *(rng.integers(0, 30, size=rng.integers(3, 20)) + 1).tolist()] for _ in range(80)]
-    dataset = make_dataset(histories, num_items=30, item_ids=ids)
-    found = {}
-    for name, salt in (("glintru", 1), ("sasrec", 2)):
-        scorer = function_scorer(lambda history, salt=salt: np.random.default_rng([salt, *history]).random(30).tolist())
-        found[name] = tmp_path_factory.mktemp(name)
-        evaluate_model(scorer, dataset, "test", CONFIG).write(found[name])
-    return found
-
-
-@pytest.fixture(scope="module")
-def run_report(evaluations, tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "report.html"
-    trials = [
-        {"number": 0, "state": "complete", "value": 0.08, "epochs": 3, "seconds": 1.5, "learning_rate": 0.002},
-        {"number": 1, "state": "pruned", "value": 0.05, "epochs": 1, "seconds": 0.5, "learning_rate": 0.01},
-    ]
-    write_run_report(
-        path,
-        data_report=DATA_REPORT,
-        manifest=MANIFEST,
-        ceiling={"ndcg_at_5": 0.8, "ndcg_at_10": 0.9},
-        studies={"glintru": trials, "sasrec": trials},
-        evaluations=evaluations,
-        trainings={"glintru": training(), "sasrec": training(3)},
-        versions=[
-            {"model": "glintru", "name": "glintru", "version": "4", "alias": "champion", "reason": EVIL},
-            {"model": "sasrec", "name": "sasrec", "version": "9", "alias": "challenger", "reason": "below version 8"},
-        ],
-        comparison=compare(evaluations),
-    )
-    return path.read_text(encoding="utf-8")
+def run_report(run_report_path):
+    return run_report_path.read_text(encoding="utf-8")
 
 
 def test_run_report_shows_the_figures_of_metrics_json(run_report, evaluations):
@@ -152,6 +93,20 @@ def test_run_report_holds_each_part(run_report):
     assert "every other candidate with the target" in run_report
 
 
+def test_run_report_shows_how_the_log_is_distributed(run_report):
+    plots = {plot["layout"]["xaxis"].get("title", {}).get("text"): plot for plot in Tables(run_report).plots}
+    lengths, popularity = plots["interactions"]["data"][0], plots["rank of the item"]["data"][0]
+    assert (lengths["x"], lengths["y"], lengths["customdata"]) == ([5, 10], [61, 19], ["5 to 9", "10 to 40"])
+    assert (popularity["x"], popularity["y"]) == ([1, 30], [80, 3])
+
+
+def test_sampled_metrics_have_a_table_of_their_own(run_report, evaluations):
+    value = read_metrics(evaluations["glintru"])["metrics"]["ndcg_at_10_pop100"]["value"]
+    (row,) = Tables(run_report).starting_with("NDCG@10, pop100")
+    assert row[1].startswith(f"{value:.4f}")
+    assert len(Tables(run_report).starting_with("NDCG@10")) == 2  # the metric itself, and its difference
+
+
 def test_both_learning_curves_lie_in_one_plot_with_the_chosen_epoch(run_report):
     curves = next(plot for plot in Tables(run_report).plots if plot["data"][0].get("name") == "GLINT-RU")
     plots = [plot for plot in Tables(run_report).plots if plot["layout"].get("xaxis", {}).get("tickformat") == "d"]
@@ -163,8 +118,8 @@ def test_both_learning_curves_lie_in_one_plot_with_the_chosen_epoch(run_report):
     assert chosen == [([2], [0.11]), ([3], [0.11])]
 
 
-def test_reports_escape_ids_and_need_no_network(run_report, evaluations, tmp_path):
-    write_evaluation_report(tmp_path / "report.html", "glintru", evaluations["glintru"], training())
+def test_reports_escape_ids_and_need_no_network(run_report, evaluations, training, tmp_path):
+    write_evaluation_report(tmp_path / "report.html", "glintru", evaluations["glintru"], training)
     for text in (run_report, (tmp_path / "report.html").read_text(encoding="utf-8")):
         assert EVIL not in text
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

@@ -71,7 +71,7 @@ def test_popularity_answers_where_nothing_is_known_and_says_so(recommender, hist
 
 
 def test_batch_answers_as_one_by_one(recommender, monkeypatch):
-    monkeypatch.setattr("glintru_model.serving.recommender._MAX_SCORES", 4 * (NUM_ITEMS + 1))
+    monkeypatch.setattr(recommender, "batch_size", 4)
     rng = np.random.default_rng(0)
     histories = [(100 + rng.integers(0, NUM_ITEMS + 3, size=n)).tolist() for n in rng.integers(0, 12, size=23)]
     batch = recommender.recommend(histories, k=4)
@@ -82,7 +82,7 @@ def test_batch_answers_as_one_by_one(recommender, monkeypatch):
 
 
 def test_equal_scores_stand_by_popularity(recommender, monkeypatch):
-    monkeypatch.setattr(recommender, "_popularity_V1", torch.tensor([-torch.inf] + [1.0] * NUM_ITEMS))
+    monkeypatch.setattr(recommender, "popularity_V1", torch.tensor([-torch.inf] + [1.0] * NUM_ITEMS))
     (answer,) = recommender.recommend([[]], k=NUM_ITEMS)
     assert answer.item_ids == list(range(100, 100 + NUM_ITEMS))
 

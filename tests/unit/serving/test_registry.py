@@ -1,67 +1,17 @@
-"""Registered models in a real MLflow registry on sqlite, loaded back as MLflow loads them."""
+"""Registered models in a real MLflow registry on sqlite."""
 
-import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from glintru_model.errors import DataError, InputError, TrackingError
 from glintru_model.serving import registry
+from glintru_model.serving.aliases import list_champions, promote, rollback
 from glintru_model.serving.packaging import model_sha256
-from glintru_model.serving.recommender import Recommender
-from glintru_model.serving.registry import list_champions, promote, register, rollback
-from glintru_model.tracking import child_run, connect, open_pipeline_run
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('registry') / 'mlflow.db'}"
-
-
-@pytest.fixture(scope="module")
-def client(uri):
-    return connect(uri)
-
-
-@pytest.fixture
-def add(uri, glintru_dir, request):
-    """Register the model as of some pipeline run, under this test's own name."""
-
-    def add_version(run, validation, *, dataset="data-1", model_dir=glintru_dir):
-        parent = open_pipeline_run(uri, "registry", "", f"{request.node.name}-{run}", {}, {})
-        with child_run(parent, "train") as tracker:
-            return register(
-                model_dir,
-                tracking=tracker.ref,
-                model_name=request.node.originalname,
-                pipeline_run=f"{request.node.name}-{run}",
-                dataset_hash=dataset,
-                validation_metrics={"ndcg_at_10": validation},
-                test_metrics={"ndcg_at_10": 0.05, "recall_at_10": 0.1},
-                tags={"git_commit": "abc"},
-            )
-
-    return add_version
-
-
-@pytest.fixture
-def name(request):
-    return request.node.originalname
-
-
-def holder(client, name, alias):
-    aliases = client.get_registered_model(name).aliases
-    return str(aliases[alias]) if alias in aliases else None
+from glintru_model.serving.registry import register
+from glintru_model.tracking import RunRef
+from tests.unit.serving.registering import FIRST, holder, holder_or_none
 
 
 def test_version_says_where_it_comes_from(client, add, name, glintru_dir):
@@ -124,11 +74,6 @@ def test_attempt_that_died_on_the_way_is_completed(client, add, name, monkeypatc
     assert len(client.search_logged_models([experiment], clause)) == 1
 
 
-def holder_or_none(client, name):
-    champions = list_champions(client.tracking_uri, [name])
-    return champions[name]
-
-
 def test_champion_is_replaced_only_by_a_better_one_on_the_same_data(client, add, name, uri):
     assert add("a", 0.20).alias == "champion"
     worse = add("b", 0.10)
@@ -148,6 +93,47 @@ def test_champion_is_replaced_only_by_a_better_one_on_the_same_data(client, add,
     assert "0.3000 against 0.2000 of version 1" in champions[name].reason
 
 
+def test_version_says_what_it_was_compared_with(client, add, name):
+    add("a", 0.20)
+    added = add("b", 0.25)
+    version = client.get_model_version(name, added.version)
+    expected = {
+        "decision": "champion",
+        "decision_rule": "paired_bootstrap on ndcg_at_10, margin 0",
+        "compared_with": "1",
+        "compared_users": "50",
+    }
+    assert {key: version.tags[key] for key in expected} == expected
+    assert float(version.tags["validation_difference"]) == pytest.approx(0.05)
+    assert float(version.tags["validation_low"]) == pytest.approx(0.04)
+    assert "95 % interval 0.0400 to 0.0600" in version.description
+
+
+def test_better_by_chance_is_a_challenger(client, add, name):
+    add("a", 0.20)
+    added = add("b", 0.205)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "0.2050 against 0.2000" in added.reason
+
+
+def test_champion_whose_files_are_gone_is_no_yardstick(client, add, name):
+    add("a", 0.20)
+    source = client.get_model_version(name, "1").source
+    shutil.rmtree(source.removeprefix("file://"))
+    added = add("b", 0.25)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "no yardstick: its files cannot be used" in added.reason
+
+
+def test_champion_with_corrupted_weights_is_no_yardstick(client, add, name):
+    add("a", 0.20)
+    source = Path(client.get_model_version(name, "1").source.removeprefix("file://"))
+    (source / "artifacts/model/model.safetensors").write_bytes(b"no weights")
+    added = add("b", 0.25)
+    assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
+    assert "not a safetensors file" in added.reason
+
+
 def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
     for run, figure in (("a", 0.1), ("b", 0.2), ("c", 0.15)):
         add(run, figure)
@@ -159,6 +145,8 @@ def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
     traced = client.get_model_version(name, "3").tags
     assert traced["rolled_back_to"] == "2"
     assert traced["rolled_back_at"] >= traced["promoted_at"]
+    regained = client.get_model_version(name, "2").tags
+    assert regained["champion_reason"] == "rolled back from version 3"
     assert rollback(uri, name).version == "1"
     with pytest.raises(InputError, match="version 1 is the first champion"):
         rollback(uri, name)
@@ -187,9 +175,15 @@ def test_broken_weights_are_refused_before_anything_is_registered(add, name, uri
 
 
 def test_untracked_run_registers_nothing(glintru_dir):
-    from glintru_model.tracking import RunRef
 
-    kwargs = {"pipeline_run": "r", "dataset_hash": "d", "validation_metrics": {}, "test_metrics": {}, "tags": {}}
+    kwargs = {
+        **FIRST,
+        "pipeline_run": "r",
+        "dataset_hash": "d",
+        "validation_metrics": {},
+        "test_metrics": {},
+        "tags": {},
+    }
     added = register(glintru_dir, tracking=RunRef(), model_name="n", **kwargs)
     assert (added.version, added.alias) == ("", "")
 
@@ -198,207 +192,3 @@ def test_registry_that_is_not_reachable_is_one_line(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: not reachable: [^\n]+$"):
         list_champions("http://127.0.0.1:9", ["x"])
-
-
-@pytest.fixture(scope="module")
-def packed(uri, glintru_dir, sasrec_dir, client):
-    """Both kinds of ids, registered once: the addresses of their artifacts."""
-    paths = {}
-    for name, directory in (("packed-int", glintru_dir), ("packed-text", sasrec_dir)):
-        parent = open_pipeline_run(uri, "registry", "", name, {}, {})
-        added = register(
-            directory,
-            tracking=parent,
-            model_name=name,
-            pipeline_run=name,
-            dataset_hash="d",
-            validation_metrics={"ndcg_at_10": 0.1},
-            test_metrics={},
-            tags={},
-        )
-        model_id = client.get_model_version(name, added.version).tags["model_id"]
-        paths[name] = client.get_logged_model(model_id).artifact_location.removeprefix("file://")
-    return paths
-
-
-def test_package_stands_alone_and_holds_no_pickle(packed):
-    root = Path(packed["packed-int"])
-    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    assert "artifacts/model/model.safetensors" in files
-    assert "code/glintru_model/serving/recommender.py" in files
-    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin", ".pyc"))]
-    requirements = (root / "requirements.txt").read_text().splitlines()
-    assert {line.partition("==")[0] for line in requirements} >= {"torch", "numpy", "pyarrow", "safetensors", "mlflow"}
-    assert all("==" in line and "+" not in line for line in requirements)
-
-
-def test_loaded_model_ranks_as_the_model_on_disk(packed, glintru_dir, sasrec_dir):
-    import mlflow
-    import pandas as pd
-
-    for name, directory, histories in (
-        ("packed-int", glintru_dir, [[100, 101, 5], [], [129] * 20]),
-        ("packed-text", sasrec_dir, [["B001", "B002"], ["?"], []]),
-    ):
-        model = mlflow.pyfunc.load_model(packed[name])
-        exclude = histories[0][:1]
-        params = {"k": 7, "filter_seen": False, "exclude": exclude}
-        answer = model.predict(pd.DataFrame({"history": histories}), params=params)
-        expected = Recommender.load(directory).recommend(histories, 7, filter_seen=False, exclude=exclude)
-        assert answer.to_dict("records") == [vars(row) for row in expected]
-        plain = model.predict([{"history": histories[0]}])
-        assert plain.item_ids[0] == Recommender.load(directory).recommend(histories[:1])[0].item_ids
-
-
-@pytest.mark.parametrize(
-    ("rows", "params", "message"),
-    [
-        ({"history": [[100]]}, {"k": 31}, r"k 31, allowed: 1\.\.30"),
-        ({"history": [[100]]}, {"k": -1}, r"k -1, allowed"),
-        ({"history": [[100]]}, {"k": "many"}, "k"),
-        ({"history": [[100]]}, {"exclude": ["x"]}, "exclude"),
-        ({"history": [["B001"]]}, {}, "history"),
-        ({"history": [None]}, {}, "history"),
-        ({"items": [[100]]}, {}, "history"),
-    ],
-)
-def test_bad_request_is_refused_by_the_loaded_model(packed, rows, params, message):
-    import mlflow
-    import pandas as pd
-    from mlflow.exceptions import MlflowException
-
-    model = mlflow.pyfunc.load_model(packed["packed-int"])
-    with pytest.raises(MlflowException, match=message):
-        model.predict(pd.DataFrame(rows), params=params)
-
-
-LOAD_ALONE = """
-import json, sys
-import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-import glintru_model
-answer = model.predict(pd.DataFrame({"history": [[100, 101]]}), params={"k": 3})
-forbidden = ["optuna", "kfp", "duckdb", "plotly", "boto3"]
-print(json.dumps([glintru_model.__file__, answer.item_ids[0], [m for m in forbidden if m in sys.modules]]))
-"""
-
-
-@pytest.mark.slow
-def test_loads_from_its_own_source_without_the_pipelines_libraries(packed, glintru_dir, tmp_path):
-    command = [sys.executable, "-c", LOAD_ALONE, packed["packed-int"]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    source, item_ids, loaded = json.loads(done.stdout.splitlines()[-1])
-    assert source.startswith(packed["packed-int"])
-    assert loaded == []
-    assert item_ids == Recommender.load(glintru_dir).recommend([[100, 101]], 3)[0].item_ids
-
-
-def ask(port, payload):
-    body = json.dumps(payload).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-@contextmanager
-def server_process(arguments, folder, ready_path, **variables):
-    """Run an MLflow server until the block ends; yields its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path, **variables}
-    command = [sys.executable, "-m", "mlflow", *arguments, "--port", str(port), "--host", "127.0.0.1"]
-    with (folder / "log").open("w") as log:
-        options = {"cwd": folder, "stdout": log, "stderr": log, "env": environment, "start_new_session": True}
-        server = subprocess.Popen(command, **options)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{ready_path}", timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield port
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def served(packed, uri, tmp_path_factory):
-    arguments = ["models", "serve", "-m", "models:/packed-int@champion", "--env-manager", "local"]
-    with server_process(arguments, tmp_path_factory.mktemp("serve"), "/ping", MLFLOW_TRACKING_URI=uri) as port:
-        yield port
-
-
-@pytest.mark.slow
-def test_served_champion_answers_as_the_model_on_disk(served, glintru_dir):
-    histories = [[100, 101, 5], [129] * 20, []]
-    expected = Recommender.load(glintru_dir).recommend(histories, 4, exclude=[103])
-    payload = {"dataframe_records": [{"history": h} for h in histories], "params": {"k": 4, "exclude": [103]}}
-    status, answer = ask(served, payload)
-    assert status == 200, answer
-    assert [row["item_ids"] for row in answer["predictions"]] == [row.item_ids for row in expected]
-    assert [row["ranked_by"] for row in answer["predictions"]] == ["model", "model", "popularity"]
-    for row, wanted in zip(answer["predictions"], expected, strict=True):
-        assert row["scores"] == pytest.approx(wanted.scores, rel=1e-5)
-    status, answer = ask(served, {"inputs": [{"history": [100]}]})
-    assert status == 200, answer
-    assert len(answer["predictions"][0]["item_ids"]) == 10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        ({"dataframe_records": [{"history": [100]}], "params": {"k": 31}}, "k 31, allowed: 1..30"),
-        ({"dataframe_records": [{"history": [100]}], "params": {"k": -2}}, "k -2, allowed"),
-        ({"dataframe_records": [{"history": ["B001"]}]}, "history"),
-        ({"dataframe_records": [{"items": [100]}]}, "history"),
-        ({"dataframe_records": [{"history": [100]}], "params": {"exclude": ["x"]}}, "exclude"),
-    ],
-)
-def test_served_champion_refuses_bad_requests(served, payload, message):
-    status, answer = ask(served, payload)
-    assert status == 400
-    assert message in json.dumps(answer)
-
-
-@pytest.mark.slow
-def test_server_that_keeps_the_artifacts_registers_as_well(glintru_dir, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "server"
-    folder.mkdir()
-    store = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "store")]
-    with server_process(["server", *store, "--workers", "1"], folder, "/health") as port:
-        address = f"http://127.0.0.1:{port}"
-        arguments = {"pipeline_run": "r", "dataset_hash": "d", "test_metrics": {}, "tags": {}, "model_name": "glintru"}
-        parent = open_pipeline_run(address, "served", "", "r", {}, {"a": 1})
-        with child_run(parent, "glintru") as tracker:
-            tracker.log_dict({"a": 1}, "a.json")
-            arguments = {**arguments, "tracking": tracker.ref, "validation_metrics": {"ndcg_at_10": 0.1}}
-            first, second = register(glintru_dir, **arguments), register(glintru_dir, **arguments)
-        assert first == second
-        assert (first.version, first.alias) == ("1", "champion")
-        import mlflow
-
-        model_id = connect(address).get_model_version("glintru", "1").tags["model_id"]
-        location = connect(address).get_logged_model(model_id).artifact_location
-        assert location.startswith("mlflow-artifacts:")
-        mlflow.set_tracking_uri(address)
-        try:
-            model = mlflow.pyfunc.load_model("models:/glintru@champion")
-        finally:
-            mlflow.set_tracking_uri(None)
-        answer = model.predict([{"history": [100, 101]}], params={"k": 3})
-        assert answer.item_ids[0] == Recommender.load(glintru_dir).recommend([[100, 101]], 3)[0].item_ids
-    assert [path.name for path in tmp_path.iterdir()] == ["server"]
