@@ -93,12 +93,11 @@ class SyntheticConfig(Frozen):
 class ExpectationsConfig(Frozen):
     """What a log must fulfil; where one does not hold, nothing is written and the run ends.
 
-    `max_null_share`: of the rows, how many may lack an id or a time (they are left out); the rest is of what is left
-    after the filters. A duplicate has the same user, item and time as another event.
+    `max_null_share`: how many of the rows may lack an id or a time (they are left out). The rest is of what is left
+    after the filters. An event is out of order where a later one stands before it in the log.
     """
 
     max_null_share: Annotated[float, Field(ge=0, le=1)] = 0
-    max_duplicate_share: Annotated[float, Field(ge=0, le=1)] = 1
     max_out_of_order_share: Annotated[float, Field(ge=0, le=1)] = 1
     min_users: Annotated[int, Field(ge=1)] = 1
     min_items: Annotated[int, Field(ge=1)] = 1

@@ -15,6 +15,7 @@ import pyarrow as pa
 from glintru_model.config import SequencesConfig
 from glintru_model.data.coding import BoolArray, CodedLog, Int64Array
 from glintru_model.data.engine import open_engine
+from glintru_model.data.expectations import verdict_on
 from glintru_model.data.hashing import hash_batches
 from glintru_model.data.histories import Histories
 from glintru_model.data.indexing import Catalogue, index_items
@@ -25,7 +26,7 @@ from glintru_model.data.splitting import Cuts, describe, find_cuts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import DATA_REPORT_FILE, VOCABULARY_FILE
-from glintru_model.progress import Progress
+from glintru_model.progress import Progress, say
 
 
 def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesConfig) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
     same input gives the same bytes.
 
     `leave_one_out`: the last event of each user is the test target, the one before it the validation target; a
-    user with fewer than 3 events is all training. Every item of the log is in the catalogue: one without a
+    user with fewer than 3 events is all training. Every item of the histories is in the catalogue: one without a
     training event is a candidate (and a target) like any other, as in published results for this split.
 
     `temporal`: one cut in time for everyone. An item without a training event did not exist yet: it gets no
@@ -86,12 +87,12 @@ class _Build:
 
     def write(self, directory: Path, interactions_dir: Path) -> dict[str, Any]:
         log, config, histories = self._log, self._config, self._histories
+        report_path = interactions_dir / DATA_REPORT_FILE
+        report = dict(read_json(report_path)) if report_path.is_file() else {}
         counts, recent_counts, _ = histories.count_items(len(log.items), log.first, log.last)
-        in_log = np.zeros(len(log.items), dtype=np.bool_)
-        for block in histories.blocks():
-            in_log[block.codes] = True
+        found = histories.look(len(log.items))
         earlier = load_vocabulary(Path(config.keep_indices_of) / VOCABULARY_FILE) if config.keep_indices_of else None
-        wanted = counts > 0 if self._cuts else in_log
+        wanted = counts > 0 if self._cuts else found.present
         catalogue = index_items(log.items, counts, recent_counts, wanted, earlier)
         vocabulary = catalogue.batch(interactions_dir / ITEMS_FILE)
         sequences, ends = self._sequences(catalogue)
@@ -99,19 +100,32 @@ class _Build:
             "num_items": vocabulary.num_rows,
             "num_new_items": catalogue.num_new if earlier else None,
             **self._counts(ends),
-            "num_cold_items": self._num_cold_items if config.k_core > 1 else int((in_log & (counts == 0)).sum()),
+            "num_cold_items": self._num_cold_items if config.k_core > 1 else int((found.present & (counts == 0)).sum()),
+            "num_repeats": found.num_repeats,
+            "num_duplicates": found.num_duplicates,
             **self._split,
             "k_core": config.k_core,
             "max_history": config.max_history,
             "steps": self._steps,
+            "expected": self._compare_with_published(report),
             "dataset_hash": hash_batches(sequences, vocabulary),
-            "source": _source_of(interactions_dir),
+            "source": report["source"]["description"] if report else "unknown",
         }
         _refuse_empty_parts(manifest)
         _write_batch(directory / SEQUENCES_FILE, sequences)
         _write_batch(directory / VOCABULARY_FILE, vocabulary)
         write_json(directory / MANIFEST_FILE, manifest)
         return manifest
+
+    def _compare_with_published(self, report: dict[str, Any]) -> dict[str, Any] | None:
+        """Compare the core with what a source of this dataset names for it; None where none does."""
+        published = report.get("expected_cores", {}).get(str(self._config.k_core))
+        if published is None or self._cuts is not None:
+            return None
+        found = {name: self._steps[1][name] for name in published["counts"]}
+        expected = verdict_on(published["name"], found, published["counts"], published["source"])
+        say(expected["verdict"] if expected["met"] else f"warning: {expected['verdict']}")
+        return expected
 
     def _find_core(self) -> tuple[BoolArray, BoolArray]:
         log, least = self._log, self._config.k_core
@@ -190,11 +204,6 @@ def _refuse_empty_parts(manifest: dict[str, Any]) -> None:
                 f"split {manifest['split']!r}: the {part} part is empty ({reason}; {manifest['num_users']} users, "
                 f"{manifest['num_interactions']} interactions)"
             )
-
-
-def _source_of(interactions_dir: Path) -> str:
-    path = interactions_dir / DATA_REPORT_FILE
-    return str(read_json(path)["source"]["description"]) if path.is_file() else "unknown"
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> None:

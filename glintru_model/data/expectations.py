@@ -22,14 +22,12 @@ def refuse_unexpected(config: ExpectationsConfig, left: Step, description: dict[
         found, least = getattr(left, f"num_{name}"), getattr(config, f"min_{name}")
         if found < least:
             raise DataError(f"expectations.min_{name} {least:,} does not hold: {found:,} {name} are left")
-    for name in ("duplicate", "out_of_order"):
-        count = description["num_duplicates" if name == "duplicate" else "num_out_of_order"]
-        share, most = count / left.num_interactions, getattr(config, f"max_{name}_share")
-        if share > most:
-            raise DataError(
-                f"expectations.max_{name}_share {most:.2%} does not hold: {count:,} of {left.num_interactions:,} "
-                f"interactions ({share:.2%})"
-            )
+    late, share = description["num_out_of_order"], description["num_out_of_order"] / left.num_interactions
+    if share > config.max_out_of_order_share:
+        raise DataError(
+            f"expectations.max_out_of_order_share {config.max_out_of_order_share:.2%} does not hold: {late:,} of "
+            f"{left.num_interactions:,} interactions ({share:.2%}) stand after a later one"
+        )
 
 
 def verdict_on(name: str, found: dict[str, int], expected: dict[str, int], source: str) -> dict[str, Any]:

@@ -46,6 +46,21 @@ class Block:
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What histories hold.
+
+    Attributes:
+        present: which item codes occur, (V,).
+        num_repeats: events of an item that the user has had before.
+        num_duplicates: those that have the same time too.
+    """
+
+    present: BoolArray
+    num_repeats: int
+    num_duplicates: int
+
+
 class Histories:
     """Sorted events with the ends of their parts, as places in each history.
 
@@ -114,6 +129,25 @@ class Histories:
             if total:
                 recent_counts += np.bincount(codes[trained & (block.times >= recent)], minlength=num_items)
         return counts, recent_counts, total
+
+    def look(self, num_items: int) -> "Found":
+        """Tell which item codes the kept events have, and count those events that repeat others."""
+        present, num_repeats, num_duplicates = np.zeros(num_items, dtype=np.bool_), 0, 0
+        for block in self.blocks():
+            owners = np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
+            codes, times = block.codes, block.times
+            if self.train_starts.any():
+                kept = np.flatnonzero(block.places >= block.spread(self.train_starts))
+                owners, codes, times = owners[kept], codes[kept], times[kept]
+            present[codes] = True
+            pairs = np.sort(owners * num_items + codes)
+            num_repeats += int((pairs[1:] == pairs[:-1]).sum())
+            tied = np.flatnonzero((owners[1:] == owners[:-1]) & (times[1:] == times[:-1])) + 1
+            among = np.union1d(tied, tied - 1)  # a duplicate has the time of a neighbour
+            order = among[np.lexsort((codes[among], times[among], owners[among]))]
+            same = [values[order[1:]] == values[order[:-1]] for values in (codes, times, owners)]
+            num_duplicates += int(np.logical_and.reduce(same).sum())
+        return Found(present, num_repeats, num_duplicates)
 
     def write_indices(
         self, path: Path, index_of_code: npt.NDArray[np.int32], on_rows: Callable[[int], None]

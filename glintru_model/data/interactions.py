@@ -59,9 +59,11 @@ def read_events(connection: Any, log: OpenLog, config: IngestConfig, work: Path)
     if num_rows == 0:
         raise DataError(f"{_shown(log.files)}: no interactions, the file is empty")
     _refuse_missing(connection, log, rules, missing, num_rows, config.expectations.max_null_share)
-    for rule in rules:
-        for condition, allowed in rule.refusals(found[rule.column]):
-            _refuse(connection, log, rule.column, condition, allowed)
+    _refuse(
+        connection,
+        log,
+        [(rule.column, *refusal) for rule in rules for refusal in rule.refusals(found[rule.column])],
+    )
     typed = ", ".join(f"{rule.expression(found[rule.column])} AS {rule.column}" for rule in rules)
     absent = " OR ".join(f"({rule.missing})" for rule in rules if rule.missing)
     where = f"WHERE NOT ({absent})" if any(missing.values()) else ""
@@ -72,6 +74,9 @@ def read_events(connection: Any, log: OpenLog, config: IngestConfig, work: Path)
 def _rules(connection: Any, log: OpenLog, config: IngestConfig) -> list[ColumnRule]:
     raw, where = connection.table("raw"), _shown(log.files)
     kinds = dict(zip(raw.columns, map(str, raw.types), strict=True))
+    if {"FLOAT", "DOUBLE"} & set(kinds.values()):
+        # The statistics of Parquet files leave NaN out, and DuckDB would conclude from them that there is none.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     rules = [id_rule(name, kinds[name], where, is_text=log.is_text) for name in ("user_id", "item_id")]
     rules.append(timestamp_rule(kinds["timestamp"], where, config.time_unit))
     return [*rules, rating_rule(kinds["rating"])] if log.has_rating else rules
@@ -106,21 +111,24 @@ def _refuse_missing(
         if missing.get(rule.column, 0) <= allowed * num_rows:
             continue
         if not allowed:
-            _refuse(connection, log, rule.column, rule.missing, "it is missing")
+            _refuse(connection, log, [(rule.column, rule.missing, "it is missing")])
         raise DataError(
             f"{_shown(log.files)}: {rule.column} is missing in {missing[rule.column] / num_rows:.2%} of "
             f"{num_rows:,} rows, expectations.max_null_share allows {allowed:.2%}"
         )
 
 
-def _refuse(connection: Any, log: OpenLog, column: str, condition: str, allowed: str) -> None:
-    """Raise for the first row of which the condition is true."""
-    bad = connection.sql(f"SELECT log_order, {column} FROM raw WHERE {condition} ORDER BY log_order LIMIT 1").fetchall()
-    if bad:
-        order, value = bad[0]
+def _refuse(connection: Any, log: OpenLog, refusals: list[tuple[str, str, str]]) -> None:
+    """Raise for the first row that meets the first condition that any row meets: (column, condition, allowed)."""
+    if not refusals:
+        return
+    first = ", ".join(f"min(CASE WHEN {condition} THEN log_order END)" for _, condition, _ in refusals)
+    for order, (column, _, allowed) in zip(one_row(connection, f"SELECT {first} FROM raw"), refusals, strict=True):
+        if order is None:
+            continue
+        [value] = one_row(connection, f"SELECT {column} FROM raw WHERE log_order = {order}")
         found = "" if value is None or value == "" else f" is {value!r}"
-        place = _place(connection, log, order)
-        raise DataError(f"{place}: {column}{found}{',' if found else ':'} {allowed}")
+        raise DataError(f"{_place(connection, log, order)}: {column}{found}{',' if found else ':'} {allowed}")
 
 
 def _place(connection: Any, log: OpenLog, order: int) -> str:

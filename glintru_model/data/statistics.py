@@ -28,34 +28,21 @@ def describe_events(connection: Any) -> dict[str, Any]:
     """Describe the view `events`, which is not empty, after `count_events`.
 
     Returns:
-        `columns` (types), `time_range`, `num_repeats` (interactions beyond the first of the same user and item),
-        `num_duplicates` (those that have the same time too), `num_out_of_order` (earlier than an event before them in
-        the log), `sequence_lengths`, `item_popularity` and `times` (events by time).
+        `columns` (types), `time_range`, `num_out_of_order` (earlier than an event before them in the log),
+        `sequence_lengths`, `item_popularity` and `times` (events by time).
     """
     first, last = one_row(connection, "SELECT min(timestamp), max(timestamp) FROM events")
     events = connection.table("events")
     types = {name: _TYPE_NAMES[str(kind)] for name, kind in zip(events.columns, events.types, strict=True)}
-    num_repeats, num_duplicates = _count_repeats(connection)
     num_out_of_order, histogram = _scan_times(connection, first, last)
     return {
         "columns": types,
         "time_range": {"first": first, "last": last},
-        "num_repeats": num_repeats,
-        "num_duplicates": num_duplicates,
         "num_out_of_order": num_out_of_order,
         "sequence_lengths": {**_summary(connection, "lengths"), "histogram": _length_histogram(connection)},
         "item_popularity": {**_summary(connection, "popularity"), **_popularity_curve(connection)},
         "times": histogram,
     }
-
-
-def _count_repeats(connection: Any) -> tuple[int, int]:
-    total, pairs, triples = one_row(
-        connection,
-        """SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM events)),
-                  (SELECT count(*) FROM (SELECT DISTINCT user_id, item_id, timestamp FROM events)) FROM events""",
-    )
-    return int(total - pairs), int(total - triples)
 
 
 def _scan_times(connection: Any, first: float, last: float) -> tuple[int, list[dict[str, float]]]:
