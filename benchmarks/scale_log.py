@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_EXPONENT, _SHIFT_SHARE = 1.2, 1e-3  # Zipf-Mandelbrot: the k-th of N has weight (k + N / 1000) ** -1.2
+_EXPONENT, _SHIFT_SHARE = 1.4, 1e-3  # Zipf-Mandelbrot: the k-th of N has weight (k + N / 1000) ** -1.4
 _FIRST, _SPAN = 1_600_000_000, 100_000_000  # Unix seconds: a little over three years
 _ROWS_PER_FILE = 5_000_000
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from glintru_model.errors import DataError, StorageError
 from glintru_model.progress import Progress
 
-_ENGINE_SHARE = 0.55  # of the memory limit; the rest is for what Arrow and numpy hold of a chunk, and the process
+_ENGINE_SHARE = 0.65  # of the memory limit; the rest is for what Arrow and numpy hold of a chunk, and the process
 _ROWS_PER_BATCH = 1_000_000
 _DISK_IS_FULL = ("No space left", "File too large", "Disk quota", "Could not write all bytes")
 
