@@ -216,7 +216,11 @@ class SasrecConfig(ArchitectureConfig):
 
 
 class TrainingConfig(Frozen):
-    """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit."""
+    """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit.
+
+    `warm_start_from` is the folder of an earlier model of the same architecture, whose items have the same indices here
+    (`sequences.keep_indices_of`): training begins with its weights, new items with fresh ones.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 128
@@ -233,6 +237,7 @@ class TrainingConfig(Frozen):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     num_threads: Annotated[int, Field(ge=0)] = 0
+    warm_start_from: str = ""
 
 
 class GlintruRecommender(Frozen):
@@ -276,10 +281,15 @@ class TuningConfig(Frozen):
 
 
 class EvaluationConfig(Frozen):
-    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates."""
+    """Full ranking over the whole catalogue; `filter_seen` takes the user's history out of the candidates.
+
+    `targets`: the last event of each user's part, or each of its events in turn (a user then counts several times,
+    and intervals, which take cases as independent, are somewhat too narrow).
+    """
 
     cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20)
     filter_seen: bool = True
+    targets: Literal["last", "successive"] = "last"
     batch_size: Annotated[int, Field(ge=1)] = 256
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1_000
     seed: int = 0

@@ -9,9 +9,9 @@ from glintru_model.data.engine import one_row, watched
 from glintru_model.data.formats import OpenLog
 from glintru_model.data.rules import UNIT_NAMES, Answers, ColumnRule, id_rule, rating_rule, timestamp_rule
 from glintru_model.errors import DataError
+from glintru_model.layout import INTERACTIONS_FILE, ITEMS_FILE
 
-INTERACTIONS_FILE = "interactions.parquet"
-ITEMS_FILE = "items.parquet"
+__all__ = ["INTERACTIONS_FILE", "ITEMS_FILE", "Cleaning", "ReadLog", "Step", "counts_of", "read_events", "write_titles"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.data.sequences import SequenceDataset
 from glintru_model.errors import TrainingError
 from glintru_model.models.base import SequentialRecommender
+from glintru_model.models.files import warm_start
 from glintru_model.models.registry import build_model
 from glintru_model.progress import Progress, format_seconds, say
 from glintru_model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -72,6 +73,9 @@ class _Training:
         self.title = f"train {config.name}"
         torch.manual_seed(self.settings.seed)
         self.model = build_model(config, dataset.num_items).to(runtime.device)
+        if self.settings.warm_start_from:
+            num_new = warm_start(self.model, dataset.vocabulary, Path(self.settings.warm_start_from))
+            say(f"{self.title}: warm start from {self.settings.warm_start_from}, {num_new:,} items are new")
         self.optimizer = build_optimizer(self.model, self.settings)
         self.loss = build_loss(self.settings, dataset.vocabulary.train_counts, runtime.device)
         self.batches = TrainingBatches(
