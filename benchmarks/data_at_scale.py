@@ -77,16 +77,27 @@ def measure(log: Path, work: Path, memory_gib: float, split: str) -> dict[str, A
 def describe_machine() -> dict[str, Any]:
     """Name the processor, its cores and the memory."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"processor": model, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "python": platform.python_version()}
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "python": platform.python_version(),
+    }
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for logs and results, about 8 GB for 100 M rows")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for logs and results, about 8 GB for 100 M rows"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000_000, 100_000_000])
     parser.add_argument("--memory-gib", type=float, default=5.0)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/data_at_scale.json"))

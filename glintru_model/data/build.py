@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from glintru_model.config import SequencesConfig
@@ -22,7 +21,7 @@ from glintru_model.data.indexing import Catalogue, index_items
 from glintru_model.data.interactions import INTERACTIONS_FILE, ITEMS_FILE
 from glintru_model.data.kcore import count_events, find_core
 from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, load_vocabulary
-from glintru_model.data.splitting import Cuts, describe, find_cuts
+from glintru_model.data.splitting import describe, find_cuts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import DATA_REPORT_FILE, VOCABULARY_FILE

@@ -33,6 +33,7 @@ class Block:
 
     @cached_property
     def places(self) -> Int64Array:
+        """Each event's place in its user's history, from 0, (n,)."""
         return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
     def spread(self, of_users: Int64Array) -> Int64Array:
@@ -122,7 +123,7 @@ class Histories:
         counts, recent_counts = np.zeros((2, num_items), dtype=np.int64)
         if total:
             newest = -(-total // 10)
-            [recent] = kth_smallest(lambda: self._train_times(), first, last, [total - newest + 1])
+            [recent] = kth_smallest(self._train_times, first, last, [total - newest + 1])
         for block in self.blocks():
             codes, trained = block.codes, self.is_train(block)
             counts += np.bincount(codes[trained], minlength=num_items)

@@ -156,7 +156,8 @@ class Cleaning:
 
     def __init__(self, connection: Any, relation: str) -> None:
         self._connection = connection
-        self.relation, self.steps, self._name, self._in_order = relation, [], "read", True
+        self.relation, self._name, self._in_order = relation, "read", True
+        self.steps: list[Step] = []
 
     def run(self, config: IngestConfig, min_count: int) -> None:
         """Apply the filters.

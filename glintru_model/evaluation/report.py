@@ -7,7 +7,13 @@ from typing import Any
 from glintru_model.evaluation import figures, report_sections
 from glintru_model.evaluation.metrics import MAIN_METRIC
 from glintru_model.evaluation.result import read_metrics
-from glintru_model.evaluation.wording import baseline_verdict, cases_in_words, comparison_verdict, metric_title, title_of
+from glintru_model.evaluation.wording import (
+    baseline_verdict,
+    cases_in_words,
+    comparison_verdict,
+    metric_title,
+    title_of,
+)
 from glintru_model.html import Page
 
 _OF_TRIAL = ("number", "state", "value", "epochs", "seconds")  # what a trial's row holds beside its hyperparameters

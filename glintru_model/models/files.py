@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.config_io import parse_recommender
-from glintru_model.data.sequences import Vocabulary, load_vocabulary
 from glintru_model.errors import ConfigError, DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import VOCABULARY_FILE
@@ -46,41 +45,6 @@ def save_model(
         save_file(weights, temporary / WEIGHTS_FILE)
         write_json(temporary / CONFIG_FILE, {"num_items": model.num_items, "recommender": config.model_dump()})
         shutil.copyfile(vocabulary_path, temporary / VOCABULARY_FILE)
-
-
-def warm_start(model: SequentialRecommender, vocabulary: Vocabulary, directory: Path) -> int:
-    """Give a fresh model the weights of an earlier one whose catalogue was a beginning of this one.
-
-    Args:
-        model: as built for the present catalogue; changed in place. Items that are new keep their fresh vectors.
-        vocabulary: the present catalogue.
-        directory: what `save_model` wrote for the earlier model.
-
-    Returns:
-        Number of items that are new.
-
-    Raises:
-        DataError: the folder holds no model, or one of another architecture, or its items have other indices.
-    """
-    earlier, _ = load_model(directory)
-    known = load_vocabulary(directory / VOCABULARY_FILE).item_ids
-    if not vocabulary.item_ids.slice(0, len(known)).equals(known):
-        raise DataError(
-            f"{directory}: its items have other indices than here, build the sequences with sequences.keep_indices_of"
-        )
-    old, new = earlier.state_dict(), model.state_dict()
-    if old.keys() != new.keys():
-        raise DataError(f"{directory}: another architecture, it has {next(iter(old.keys() ^ new.keys()))} or lacks it")
-    for name, weights in new.items():
-        rows = min(len(weights), len(old[name])) if weights.dim() else None
-        if weights.shape != old[name].shape and (
-            weights.shape[1:] != old[name].shape[1:] or rows != earlier.num_items + 1
-        ):
-            raise DataError(
-                f"{directory}: another architecture, {name} is {list(old[name].shape)} there, {list(weights.shape)} here"
-            )
-        weights[:rows].copy_(old[name]) if rows is not None else weights.copy_(old[name])
-    return vocabulary.num_items - len(known)
 
 
 def load_model(

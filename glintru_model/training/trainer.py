@@ -15,7 +15,6 @@ from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.data.sequences import SequenceDataset
 from glintru_model.errors import TrainingError
 from glintru_model.models.base import SequentialRecommender
-from glintru_model.models.files import warm_start
 from glintru_model.models.registry import build_model
 from glintru_model.progress import Progress, format_seconds, say
 from glintru_model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -23,6 +22,7 @@ from glintru_model.training.losses import build_loss
 from glintru_model.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from glintru_model.training.results import CHOSEN_BY, EpochResult, TrainingResult
 from glintru_model.training.runtime import Runtime, resolve_runtime
+from glintru_model.training.warm_start import warm_start
 
 __all__ = ["EpochResult", "TrainingResult", "train"]
 

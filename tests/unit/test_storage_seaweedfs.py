@@ -1,5 +1,6 @@
 """S3 on a real object store (SeaweedFS, one process on loopback), beside a proxy that cuts connections."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -45,7 +46,15 @@ def server(tmp_path_factory):
     names = ("master.port", "volume.port", "filer.port", "s3.port")
     grpc = ("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
     ports = dict(zip((*names, *grpc), free_ports(8), strict=True))
-    command = [WEED, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={home}", "-s3", f"-s3.config={home}/s3.json"]
+    command = [
+        WEED,
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={home}",
+        "-s3",
+        f"-s3.config={home}/s3.json",
+    ]
     command += ["-master.volumeSizeLimitMB=64", *(f"-{name}={port}" for name, port in ports.items())]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
@@ -90,10 +99,8 @@ class CuttingProxy:
         except OSError:
             pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def stop(self):
         self._listener.close()

@@ -292,7 +292,9 @@ def large_log(tmp_path_factory):
         rng = np.random.default_rng(part)
         size = 5_000_000
         columns = {"user_id": rng.integers(0, 300_000, size), "item_id": rng.integers(0, 50_000, size)}
-        pq.write_table(pa.table({**columns, "timestamp": rng.integers(NOON, NOON + 10**7, size)}), folder / f"{part}.parquet")
+        pq.write_table(
+            pa.table({**columns, "timestamp": rng.integers(NOON, NOON + 10**7, size)}), folder / f"{part}.parquet"
+        )
     return folder
 
 
@@ -327,7 +329,11 @@ def test_a_moment_before_1970_or_no_moment_is_refused():
 def test_a_time_window_takes_its_first_moment_and_not_its_last(write, ingested, tmp_path):
     day = 86_400
     begin = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
-    columns = {"user_id": [1, 2, 3, 4], "item_id": [1] * 4, "timestamp": [begin - 1, begin, begin + day - 1, begin + day]}
+    columns = {
+        "user_id": [1, 2, 3, 4],
+        "item_id": [1] * 4,
+        "timestamp": [begin - 1, begin, begin + day - 1, begin + day],
+    }
     write("1.parquet", **columns)
     rows, report = ingested(tmp_path / "log", since="2024-01-01", until="2024-01-02")
     assert [row["user_id"] for row in rows] == [2, 3]

@@ -19,7 +19,9 @@ def write(tmp_path):
         path.write_text("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
         config = IngestConfig(source=str(path), **settings)
         report = ingest(config, tmp_path / "out", tmp_path / "downloads") | (change or {})
-        manifest = build_sequences(tmp_path / "out", tmp_path / "sequences", SequencesConfig(split=split, k_core=k_core))
+        manifest = build_sequences(
+            tmp_path / "out", tmp_path / "sequences", SequencesConfig(split=split, k_core=k_core)
+        )
         page = tmp_path / "report.html"
         write_data_report(report, page, manifest=manifest if with_manifest else None, ceiling=ceiling)
         html = page.read_text()

@@ -8,9 +8,10 @@ import torch
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender, TrainingConfig
 from glintru_model.data.sequences import Vocabulary
 from glintru_model.errors import DataError
-from glintru_model.models.files import save_model, warm_start
+from glintru_model.models.files import save_model
 from glintru_model.models.registry import build_model
 from glintru_model.training.trainer import train
+from glintru_model.training.warm_start import warm_start
 
 SIZES = {"embedding_dim": 8, "num_heads": 2, "max_seq_len": 6}
 CONFIGS = {
@@ -29,7 +30,9 @@ def earlier(tmp_path):
     """Save a model of the items a, b, c; returns (folder, its weights)."""
 
     def save(name, ids=("a", "b", "c")):
-        table = pa.record_batch({"item_id": list(ids), "train_count": [1] * len(ids), "recent_train_count": [1] * len(ids)})
+        table = pa.record_batch(
+            {"item_id": list(ids), "train_count": [1] * len(ids), "recent_train_count": [1] * len(ids)}
+        )
         path = tmp_path / "vocabulary.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_batch(table)
@@ -59,7 +62,9 @@ def test_old_items_keep_their_vectors_and_new_ones_begin_fresh(earlier, name):
 @pytest.mark.parametrize("ids", [["b", "a", "c", "d"], ["a", "b"], ["a", "b", "d", "c"]])
 def test_items_with_other_indices_are_refused(earlier, ids):
     folder, _ = earlier("sasrec")
-    with pytest.raises(DataError, match=r"other indices than here, build the sequences with sequences\.keep_indices_of"):
+    with pytest.raises(
+        DataError, match=r"other indices than here, build the sequences with sequences\.keep_indices_of"
+    ):
         warm_start(build_model(CONFIGS["sasrec"], len(ids)), vocabulary(ids), folder)
 
 
