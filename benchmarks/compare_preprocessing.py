@@ -62,8 +62,7 @@ def _run(command: list[str], limit: float) -> dict[str, Any]:
         done = subprocess.run(
             ["prlimit", f"--as={2 * _MEMORY_BYTES}", f"--data={_MEMORY_BYTES}", *command],
             check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=limit,
         )
