@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 PORT ?= 5000
 PROFILE ?= gpu
+WORK ?= build/benchmark
 
 # Options of the pipeline's own command line, from make's variables.
 OPTIONS = --runs-dir "$(RUNS)" --profile "$(PROFILE)" \
@@ -47,6 +48,10 @@ test: $(VENV)/test.stamp ## Run the fast tests
 .PHONY: test-slow
 test-slow: $(VENV)/test.stamp ## Run the tests that train, serve or run whole pipelines
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: benchmark-data
+benchmark-data: $(VENV)/test.stamp ## Time Parquet to sequences at 10 M and 100 M rows (WORK=folder, about 8 GB)
+	$(BIN)/python -m benchmarks.data_at_scale --work "$(WORK)"
 
 .PHONY: lint
 lint: $(VENV)/test.stamp ## Check style, types and the direction of imports

@@ -4,7 +4,9 @@ Credentials, region and endpoint come from where AWS's own tools take them: `AWS
 `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, a profile, or the machine's role.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,8 +18,12 @@ from glintru_model.files import atomic_file
 
 SCHEME = "s3://"
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_CHANGED = {"412", "PreconditionFailed"}
 _REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _WILDCARDS = "*?["
+_RANGE_BYTES, _READ_BYTES = 16 << 20, 1 << 20
+_NUM_RANGES = 8
+_MAX_FAILURES = 5  # in a row, of one range, without a byte in between
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,10 @@ def find_objects(url: str) -> tuple[str, list[S3Object]]:
 
 
 def download(files: Mapping[S3Object, Path], on_bytes: Callable[[int], None]) -> None:
-    """Copy objects to files, each whole or not at all; large ones in parallel parts, each part retried.
+    """Copy objects to files, each whole or not at all; large ones in parallel ranges.
+
+    A range whose connection is cut goes on at the byte where it was cut. Every range asks for the version that was
+    listed, so that an object that changes meanwhile is noticed.
 
     Args:
         files: where each object goes.
@@ -81,12 +90,43 @@ def download(files: Mapping[S3Object, Path], on_bytes: Callable[[int], None]) ->
     """
     client = _client()
     for item, path in files.items():
-        with atomic_file(path) as temporary:
-            with _clear_errors(item.url):
-                client.download_file(item.bucket, item.key, str(temporary), Callback=on_bytes)
-            arrived = temporary.stat().st_size
-            if arrived != item.size:
-                raise StorageError(f"{item.url}: {arrived} bytes arrived, the listing says {item.size}")
+        with atomic_file(path) as temporary, _clear_errors(item.url):
+            with temporary.open("wb") as file:
+                file.truncate(item.size)
+            with ThreadPoolExecutor(_NUM_RANGES) as pool:
+                starts = range(0, item.size, _RANGE_BYTES)
+                parts = [pool.submit(_fetch_range, client, item, start, temporary, on_bytes) for start in starts]
+                try:
+                    for part in parts:
+                        part.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+
+
+def _fetch_range(client: Any, item: S3Object, start: int, path: Path, on_bytes: Callable[[int], None]) -> None:
+    """Write one range of an object into its place in the file."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    position, end, failures = start, min(start + _RANGE_BYTES, item.size), 0
+    with path.open("r+b") as file:
+        file.seek(start)
+        while position < end:
+            wanted = f"bytes={position}-{end - 1}"
+            answer = client.get_object(Bucket=item.bucket, Key=item.key, Range=wanted, IfMatch=f'"{item.etag}"')
+            body = answer["Body"]  # what fails before it comes is tried again by boto3 itself
+            try:
+                while block := body.read(_READ_BYTES):
+                    file.write(block)
+                    position, failures = position + len(block), 0
+                    on_bytes(len(block))
+                if position < end:
+                    raise IncompleteReadError(actual_bytes=position - start, expected_bytes=end - start)
+            except (HTTPClientError, IncompleteReadError):
+                failures += 1
+                if failures == _MAX_FAILURES:
+                    raise
+                time.sleep(0.1 * 2**failures)
 
 
 def _client() -> Any:
@@ -129,6 +169,8 @@ def _clear_errors(url: str) -> Iterator[None]:
     except ClientError as error:
         problem = error.response.get("Error", {})
         code = str(problem.get("Code", "unknown"))
+        if code in _CHANGED:
+            raise StorageError(f"{url}: the object changed while it was fetched ({code})") from error
         if code in _MISSING:
             raise DataError(f"{url}: {problem.get('Message') or 'not found'} ({code})") from error
         hint = ", check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy" if code in _REFUSED else ""

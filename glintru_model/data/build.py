@@ -1,10 +1,10 @@
-"""From clean interactions to sequences: order by time, split, index the items.
+"""From clean interactions to sequences: filter to the core, order by time, split, index the items.
 
-Ids are replaced by dense codes before the one large sort, so what is sorted (and spilled) is narrow; after it a
-single pass streams the codes into a flat file that Arrow maps.
+Ids are replaced by dense codes once. DuckDB reads, joins and sorts, spilling to disk; the sorted codes then lie in flat
+files, which a few passes in blocks of users turn into the file that Arrow maps.
 """
 
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from glintru_model.config import SequencesConfig
+from glintru_model.data.coding import BoolArray, CodedLog, Int64Array
 from glintru_model.data.engine import open_engine
+from glintru_model.data.expectations import verdict_on
 from glintru_model.data.hashing import hash_batches
+from glintru_model.data.histories import Histories
+from glintru_model.data.indexing import Catalogue, index_items
 from glintru_model.data.interactions import INTERACTIONS_FILE, ITEMS_FILE
-from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, Int32Array, Int64Array
-from glintru_model.data.splitting import assign_parts
+from glintru_model.data.kcore import count_events, find_core
+from glintru_model.data.sequences import MANIFEST_FILE, SEQUENCES_FILE, load_vocabulary
+from glintru_model.data.splitting import describe, find_cuts
 from glintru_model.errors import DataError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import DATA_REPORT_FILE, VOCABULARY_FILE
-
-_ROWS_PER_CHUNK = 1_000_000
+from glintru_model.progress import Progress, say
 
 
 def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesConfig) -> dict[str, Any]:
@@ -31,168 +35,160 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
     same input gives the same bytes.
 
     `leave_one_out`: the last event of each user is the test target, the one before it the validation target; a
-    user with fewer than 3 events is all training. Every item of the log is in the catalogue: one without a
+    user with fewer than 3 events is all training. Every item of the histories is in the catalogue: one without a
     training event is a candidate (and a target) like any other, as in published results for this split.
 
     `temporal`: one cut in time for everyone. An item without a training event did not exist yet: it gets no
     index, and its events are left out of validation and test and counted in the manifest.
 
+    `k_core` comes first. Under `temporal` it sees the training events alone; users and items outside the core are then
+    left out of every part. `max_history` comes last and takes the oldest training events; targets always stay.
+
     Args:
         interactions_dir: what `ingest` wrote.
         output_dir: the directory to make (or replace).
-        config: the split.
+        config: the filters and the split.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: the interactions cannot be read, or the split leaves a part empty.
+        DataError: the interactions cannot be read, or nothing is left, or the split leaves a part empty.
+        StorageError: memory and disk ran out; nothing is written.
     """
     source = interactions_dir / INTERACTIONS_FILE
     if not source.is_file():
         raise DataError(f"{source}: no such file, expected the output of ingest")
-    with atomic_directory(output_dir) as temporary, open_engine(temporary / "spill", str(source)) as connection:
-        _order_events(connection, source)
-        split = assign_parts(connection, config)
-        _index_items(connection, split["split"], interactions_dir / ITEMS_FILE)
-        return _write(connection, temporary, split, _source_of(interactions_dir))
-
-
-def _order_events(connection: Any, source: Path) -> None:
-    """Fill `users` (user_row, user_id, n), `items` (item_code, item_id) and `ordered`, the events in their order."""
-    connection.read_parquet(str(source), file_row_number=True).create_view("log")
-    connection.execute("""
-        CREATE TABLE users AS
-        SELECT row_number() OVER (ORDER BY user_id) - 1 AS user_row, user_id, n
-        FROM (SELECT user_id, count(*) AS n FROM log GROUP BY user_id);
-        CREATE TABLE items AS
-        SELECT row_number() OVER (ORDER BY item_id) - 1 AS item_code, item_id
-        FROM (SELECT DISTINCT item_id FROM log);
-        CREATE TABLE ordered AS
-        SELECT row_number() OVER () - 1 AS position, user_row, item_code, timestamp
-        FROM (
-            SELECT user_row::INTEGER AS user_row, item_code::INTEGER AS item_code, timestamp
-            FROM log JOIN users USING (user_id) JOIN items USING (item_id)
-            ORDER BY user_row, timestamp, file_row_number
-        );
-    """)
-
-
-def _index_items(connection: Any, split: str, titles: Path) -> None:
-    """Fill `vocabulary` from the training part: item_index, item_code, item_id, its counts, its title."""
-    recent = connection.execute("""
-        SELECT max(timestamp) FROM (
-            SELECT timestamp, sum(n) OVER (ORDER BY timestamp DESC) AS newer, sum(n) OVER () AS total
-            FROM (SELECT timestamp, count(*) AS n FROM parts WHERE part = 0 GROUP BY timestamp)
-        ) WHERE newer * 10 >= total
-    """).fetchall()[0][0]
-    connection.execute(
-        """
-        CREATE TABLE vocabulary AS
-        SELECT row_number() OVER (ORDER BY train_count DESC, item_id) AS item_index, item_code, item_id,
-               train_count, recent_train_count
-        FROM (
-            SELECT item_code, count(*) FILTER (part = 0) AS train_count,
-                   count(*) FILTER (part = 0 AND timestamp >= ?) AS recent_train_count
-            FROM parts GROUP BY item_code
-        ) JOIN items USING (item_code)
-        WHERE train_count > 0 OR ? = 'leave_one_out'
-        """,
-        [recent, split],
-    )
-    if titles.is_file():
-        connection.read_parquet(str(titles)).create_view("titles")
-        connection.execute("""
-            ALTER TABLE vocabulary ADD COLUMN title VARCHAR;
-            UPDATE vocabulary SET title = titles.title FROM titles WHERE titles.item_id = vocabulary.item_id;
-        """)
-
-
-def _write(connection: Any, directory: Path, split: dict[str, Any], source: str) -> dict[str, Any]:
-    vocabulary = _vocabulary_batch(connection)
-    users, dropped = _users_left(connection)
-    lengths = _numpy(users, "n")
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    values = _stream_indices(connection, directory / "item_ids.bin", int(offsets[-1]))
-    sequences = pa.record_batch(
-        {
-            "user_id": _one_chunk(users, "user_id"),
-            "item_ids": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)),
-            "train_end": _one_chunk(users, "train_end"),
-            "validation_end": _one_chunk(users, "validation_end"),
-        }
-    )
-    train_ends, validation_ends = _numpy(users, "train_end"), _numpy(users, "validation_end")
-    manifest = {
-        "num_users": len(lengths),
-        "num_items": vocabulary.num_rows,
-        "num_interactions": int(offsets[-1]),
-        "num_train": int(train_ends.sum()),
-        "num_validation": int((validation_ends - train_ends).sum()),
-        "num_test": int((lengths - validation_ends).sum()),
-        **dropped,
-        **split,
-        "dataset_hash": hash_batches(sequences, vocabulary),
-        "source": source,
-    }
-    _refuse_empty_parts(manifest)
-    _write_batch(directory / SEQUENCES_FILE, sequences)
-    _write_batch(directory / VOCABULARY_FILE, vocabulary)
-    write_json(directory / MANIFEST_FILE, manifest)
-    (directory / "item_ids.bin").unlink()
+    with atomic_directory(output_dir) as temporary:
+        work = temporary / "work"
+        work.mkdir()
+        with open_engine(work / "spill", str(source), config.memory_gib) as connection:
+            build = _Build(CodedLog(connection, source), config, work)
+        manifest = build.write(temporary, interactions_dir)
+        shutil.rmtree(work)
     return manifest
 
 
-def _vocabulary_batch(connection: Any) -> pa.RecordBatch:
-    table = connection.sql("SELECT * EXCLUDE (item_code) FROM vocabulary ORDER BY item_index").to_arrow_table()
-    names = [name for name in table.column_names if name != "item_index"]
-    return pa.record_batch({name: _one_chunk(table, name) for name in names})
+class _Build:
+    """What one build knows; made within the engine, written without it."""
+
+    def __init__(self, log: CodedLog, config: SequencesConfig, work: Path) -> None:
+        self._log, self._config, self._work = log, config, work
+        self._steps = [_step("interactions", len(log.users), len(log.items), log.total)]
+        self._cuts = find_cuts(log, config)
+        self._split = describe(log, config, self._cuts)
+        self._parts = self._count_parts()
+        core = self._find_core() if config.k_core > 1 else None
+        self._histories = Histories(log.sort(work, core), self._cuts, config.max_history)
+        if core is not None:
+            total = int(self._histories.lengths.sum())
+            self._steps.append(_step(f"k_core {config.k_core}", int(core[0].sum()), int(core[1].sum()), total))
+
+    def write(self, directory: Path, interactions_dir: Path) -> dict[str, Any]:
+        log, config, histories = self._log, self._config, self._histories
+        report_path = interactions_dir / DATA_REPORT_FILE
+        report = dict(read_json(report_path)) if report_path.is_file() else {}
+        counts, recent_counts, _ = histories.count_items(len(log.items), log.first, log.last)
+        found = histories.look(len(log.items))
+        earlier = load_vocabulary(Path(config.keep_indices_of) / VOCABULARY_FILE) if config.keep_indices_of else None
+        wanted = counts > 0 if self._cuts else found.present
+        catalogue = index_items(log.items, counts, recent_counts, wanted, earlier)
+        vocabulary = catalogue.batch(interactions_dir / ITEMS_FILE)
+        sequences, ends = self._sequences(catalogue)
+        manifest = {
+            "num_items": vocabulary.num_rows,
+            "num_new_items": catalogue.num_new if earlier else None,
+            **self._counts(ends),
+            "num_cold_items": self._num_cold_items if config.k_core > 1 else int((found.present & (counts == 0)).sum()),
+            "num_repeats": found.num_repeats,
+            "num_duplicates": found.num_duplicates,
+            **self._split,
+            "k_core": config.k_core,
+            "max_history": config.max_history,
+            "steps": self._steps,
+            "expected": self._compare_with_published(report),
+            "dataset_hash": hash_batches(sequences, vocabulary),
+            "source": report["source"]["description"] if report else "unknown",
+        }
+        _refuse_empty_parts(manifest)
+        _write_batch(directory / SEQUENCES_FILE, sequences)
+        _write_batch(directory / VOCABULARY_FILE, vocabulary)
+        write_json(directory / MANIFEST_FILE, manifest)
+        return manifest
+
+    def _compare_with_published(self, report: dict[str, Any]) -> dict[str, Any] | None:
+        """Compare the core with what a source of this dataset names for it; None where none does."""
+        published = report.get("expected_cores", {}).get(str(self._config.k_core))
+        if published is None or self._cuts is not None:
+            return None
+        found = {name: self._steps[1][name] for name in published["counts"]}
+        expected = verdict_on(published["name"], found, published["counts"], published["source"])
+        say(expected["verdict"] if expected["met"] else f"warning: {expected['verdict']}")
+        return expected
+
+    def _find_core(self) -> tuple[BoolArray, BoolArray]:
+        log, least = self._log, self._config.k_core
+        users, items, total = log.write_pairs(self._work, self._cuts.validation if self._cuts else None)
+        user_counts = count_events(users, total, len(log.users))
+        item_counts = count_events(items, total, len(log.items))
+        self._num_cold_items = int((item_counts == 0).sum())
+        core = find_core(users, items, total, user_counts, item_counts, least)
+        for codes in (users, items):
+            codes.path.unlink()
+        if not core[0].any():
+            raise DataError(
+                f"no user is left after 'k_core {least}': before it there were {len(log.users):,} users, "
+                f"{len(log.items):,} items and {total:,} {'training events' if self._cuts else 'interactions'}"
+            )
+        return core
+
+    def _count_parts(self) -> tuple[int, int] | None:
+        """Count the whole log's events after each cut, before any filter of the build."""
+        if self._cuts is None:
+            return None
+        until = [self._log.count_until(cut) for cut in (self._cuts.validation, self._cuts.test)]
+        return until[1] - until[0], self._log.total - until[1]
+
+    def _sequences(self, catalogue: Catalogue) -> tuple[pa.RecordBatch, tuple[Int64Array, Int64Array, Int64Array]]:
+        progress = Progress("write sequences", int(self._histories.lengths.sum()), "interactions")
+        values, *of_codes = self._histories.write_indices(
+            self._work / "indices.bin", catalogue.index_of_code, progress.update
+        )
+        present = np.flatnonzero(of_codes[0])
+        lengths, train_ends, validation_ends = (values_U[present] for values_U in of_codes)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        batch = pa.record_batch(
+            {
+                "user_id": self._log.users.take(pa.array(present)),
+                "item_ids": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)),
+                "train_end": pa.array(train_ends),
+                "validation_end": pa.array(validation_ends),
+            }
+        )
+        if self._config.max_history:
+            name = f"max_history {self._config.max_history}"
+            self._steps.append(_step(name, len(lengths), catalogue.num_items, int(offsets[-1])))
+        return batch, (lengths, train_ends, validation_ends)
+
+    def _counts(self, ends: tuple[Int64Array, Int64Array, Int64Array]) -> dict[str, int]:
+        lengths, train_ends, validation_ends = ends
+        num_validation, num_test = int((validation_ends - train_ends).sum()), int((lengths - validation_ends).sum())
+        before = self._parts or (num_validation, num_test)
+        return {
+            "num_users": len(lengths),
+            "num_interactions": int(lengths.sum()),
+            "num_train": int(train_ends.sum()),
+            "num_validation": num_validation,
+            "num_test": num_test,
+            "num_cold_users": int((train_ends == 0).sum()),
+            "num_dropped_users": len(self._log.users) - len(lengths),
+            "num_dropped_validation": before[0] - num_validation,
+            "num_dropped_test": before[1] - num_test,
+        }
 
 
-def _users_left(connection: Any) -> tuple[pa.Table, dict[str, int]]:
-    """Count each user's events of indexed items; returns (users in order, what was left out)."""
-    connection.execute("""
-        CREATE TABLE histories AS
-        SELECT user_row, count(*) FILTER (known) AS n, count(*) FILTER (known AND part = 0) AS train_end,
-               count(*) FILTER (known AND part <= 1) AS validation_end,
-               count(*) FILTER (NOT known AND part = 1) AS cold_validation,
-               count(*) FILTER (NOT known AND part = 2) AS cold_test
-        FROM (SELECT user_row, part, item_index IS NOT NULL AS known
-              FROM parts LEFT JOIN vocabulary USING (item_code))
-        GROUP BY user_row
-    """)
-    users = connection.sql("""
-        SELECT user_id, h.n, train_end, validation_end FROM histories h JOIN users USING (user_row)
-        WHERE h.n > 0 ORDER BY user_row
-    """).to_arrow_table()
-    names = ("num_cold_items", "num_cold_users", "num_dropped_users", "num_dropped_validation", "num_dropped_test")
-    found = connection.execute("""
-        SELECT (SELECT count(*) FROM (SELECT item_code FROM parts GROUP BY item_code HAVING min(part) > 0)),
-               count(*) FILTER (n > 0 AND train_end = 0), count(*) FILTER (n = 0),
-               coalesce(sum(cold_validation), 0), coalesce(sum(cold_test), 0)
-        FROM histories
-    """).fetchall()[0]
-    return users, {name: int(count) for name, count in zip(names, found, strict=True)}
-
-
-def _stream_indices(connection: Any, path: Path, total: int) -> Int32Array:
-    """Write every history's item indices one after another; returns the file, mapped."""
-    table = connection.sql("SELECT item_code, item_index FROM vocabulary").to_arrow_table()
-    num_codes = connection.execute("SELECT count(*) FROM items").fetchall()[0][0]
-    index_of_code = np.zeros(num_codes, dtype=np.int32)
-    index_of_code[_numpy(table, "item_code")] = _numpy(table, "item_index")
-    with path.open("wb") as file:
-        for codes in _code_chunks(connection):
-            indices = index_of_code[codes]
-            indices[indices > 0].tofile(file)
-    return np.memmap(path, dtype=np.int32, mode="r", shape=(total,))
-
-
-def _code_chunks(connection: Any) -> Iterator[Int32Array]:
-    reader = connection.sql("SELECT item_code FROM ordered ORDER BY position").to_arrow_reader(_ROWS_PER_CHUNK)
-    for batch in reader:
-        yield batch.column(0).to_numpy()
+def _step(name: str, num_users: int, num_items: int, num_interactions: int) -> dict[str, Any]:
+    return {"step": name, "num_users": num_users, "num_items": num_items, "num_interactions": num_interactions}
 
 
 def _refuse_empty_parts(manifest: dict[str, Any]) -> None:
@@ -207,20 +203,6 @@ def _refuse_empty_parts(manifest: dict[str, Any]) -> None:
                 f"split {manifest['split']!r}: the {part} part is empty ({reason}; {manifest['num_users']} users, "
                 f"{manifest['num_interactions']} interactions)"
             )
-
-
-def _source_of(interactions_dir: Path) -> str:
-    path = interactions_dir / DATA_REPORT_FILE
-    return str(read_json(path)["source"]["description"]) if path.is_file() else "unknown"
-
-
-def _one_chunk(table: pa.Table, name: str) -> pa.Array:
-    return pa.concat_arrays(table.column(name).chunks) if table.num_rows else table.column(name).combine_chunks()
-
-
-def _numpy(table: pa.Table, name: str) -> Int64Array:
-    values: Int64Array = table.column(name).to_numpy()
-    return values
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> None:

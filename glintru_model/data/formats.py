@@ -16,6 +16,7 @@ from glintru_model.config import ColumnMapping
 from glintru_model.errors import DataError
 
 _FILE_COLUMN = "__source_file"
+_ROW_BITS = 40  # of an event's place in the log; the bits above it count the files
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -102,10 +103,11 @@ def open_log(connection: Any, files: Sequence[Path], form: LogFormat, columns: C
     import duckdb
 
     found = [_columns_of(path, form) for path in files]
+    partitions = [_partition_keys(path) for path in files]
     wanted = {"user_id": columns.user_id, "item_id": columns.item_id, "timestamp": columns.timestamp}
-    for path, names in zip(files, found, strict=True):
+    for path, names, keys in zip(files, found, partitions, strict=True):
         for role, name in wanted.items():
-            if name not in names:
+            if name not in names and name not in keys:
                 raise DataError(f"{path}: no column {name!r} for {role}, found: {', '.join(names)}")
     has_rating = all(columns.rating in names for names in found)
     if has_rating:
@@ -113,6 +115,8 @@ def open_log(connection: Any, files: Sequence[Path], form: LogFormat, columns: C
     _refuse_mixed(files, found, form, list(wanted.values()))
     relation = _relation(connection, files, found[0], form, wanted)
     chosen = [duckdb.ColumnExpression(name).alias(role) for role, name in wanted.items()]
+    if form.kind == "parquet":
+        chosen.append(duckdb.SQLExpression(f"(file_index::BIGINT << {_ROW_BITS}) + file_row_number AS log_order"))
     relation.select(*chosen, duckdb.ColumnExpression(_FILE_COLUMN).alias("file")).create_view("log")
     return OpenLog(has_rating, form.kind != "parquet", tuple(found[0]), tuple(files))
 
@@ -133,16 +137,18 @@ def open_titles(connection: Any, path: Path, form: LogFormat, item_id: str, titl
 
 def _relation(connection: Any, files: Sequence[Path], names: list[str], form: LogFormat, wanted: dict[str, str]) -> Any:
     paths = [str(path) for path in files]
+    partitioned = not set(wanted.values()) <= set(names)  # a column that no file has is a key of the folders
     if form.kind == "parquet":
         return connection.sql(
-            "SELECT * FROM read_parquet($files, filename = $file_column, hive_partitioning = false)",
-            params={"files": paths, "file_column": _FILE_COLUMN},
+            """SELECT *, file_index, file_row_number FROM read_parquet($files, filename = $file_column,
+               hive_partitioning = $partitioned, hive_types_autocast = false)""",
+            params={"files": paths, "file_column": _FILE_COLUMN, "partitioned": partitioned},
         )
     compression = "gzip" if _is_gzip(files[0]) else "none"
     if form.kind == "jsonl":
         return connection.sql(
             """SELECT * FROM read_json($files, format = 'newline_delimited', columns = $columns,
-               filename = $file_column, compression = $compression)""",
+               filename = $file_column, compression = $compression, hive_partitioning = false)""",
             params={
                 "files": paths,
                 "columns": dict.fromkeys(wanted.values(), "VARCHAR"),
@@ -153,9 +159,10 @@ def _relation(connection: Any, files: Sequence[Path], names: list[str], form: Lo
     return connection.sql(
         """SELECT * FROM read_csv($files, auto_detect = false, header = $header, columns = $columns,
            delim = $delimiter, quote = $quote, escape = $quote, encoding = $encoding, filename = $file_column,
-           compression = $compression)""",
+           compression = $compression, hive_partitioning = $partitioned, hive_types_autocast = false)""",
         params={
             "files": paths,
+            "partitioned": partitioned,
             "header": not form.names,
             "columns": {_unique(names, position): "VARCHAR" for position in range(len(names))},
             "delimiter": form.delimiter,
@@ -165,6 +172,11 @@ def _relation(connection: Any, files: Sequence[Path], names: list[str], form: Lo
             "compression": compression,
         },
     )
+
+
+def _partition_keys(path: Path) -> set[str]:
+    """Return the keys of the `key=value` folders that a file lies in."""
+    return {part.partition("=")[0] for part in path.parts[:-1] if "=" in part}
 
 
 def _unique(names: list[str], position: int) -> str:
@@ -183,7 +195,7 @@ def _refuse_mixed(files: Sequence[Path], found: list[list[str]], form: LogFormat
         first = _parquet_schema(files[0])
         for path in files[1:]:
             schema = _parquet_schema(path)
-            for name in wanted:
+            for name in set(wanted) & set(first.names):
                 if schema.field(name).type != first.field(name).type:
                     raise DataError(
                         f"{path}: column {name!r} is {schema.field(name).type}, "

@@ -4,17 +4,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glintru_model.config import IngestConfig
+from glintru_model.config import IngestConfig, seconds_of
+from glintru_model.data.engine import one_row, watched
 from glintru_model.data.formats import OpenLog
+from glintru_model.data.rules import UNIT_NAMES, Answers, ColumnRule, id_rule, rating_rule, timestamp_rule
 from glintru_model.errors import DataError
+from glintru_model.layout import INTERACTIONS_FILE, ITEMS_FILE
 
-INTERACTIONS_FILE = "interactions.parquet"
-ITEMS_FILE = "items.parquet"
-
-_INTEGER_TYPES = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
-_TIME_TYPES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "DATE"}
-_MAX_EXACT_FLOAT, _MAX_EXACT_DOUBLE = 2**24, 2**53  # beyond these not every whole number exists
-_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+__all__ = ["INTERACTIONS_FILE", "ITEMS_FILE", "Cleaning", "ReadLog", "Step", "counts_of", "read_events", "write_titles"]
 
 
 @dataclass(frozen=True)
@@ -27,72 +24,219 @@ class Step:
     num_interactions: int
 
 
-def read_events(connection: Any, log: OpenLog) -> None:
-    """Fill the table `events` from the view `log`: log_order, user_id, item_id, timestamp and, if any, rating.
+@dataclass(frozen=True)
+class ReadLog:
+    """What reading a log found.
 
-    Ids become int64 where all of them are whole numbers, else strings; timestamps become int64, or float64 where one
-    has a fraction. `log_order` counts the rows from 0.
+    Attributes:
+        num_rows: rows of the log.
+        num_missing: rows without a value, by column; they are left out.
+        hints: what looks odd but is allowed, in words.
+    """
+
+    num_rows: int
+    num_missing: dict[str, int]
+    hints: tuple[str, ...]
+
+
+def read_events(connection: Any, log: OpenLog, config: IngestConfig, work: Path) -> ReadLog:
+    """Check the view `log` and make the view `read_events`: log_order, user_id, item_id, timestamp and, if any, rating.
+
+    One scan answers every question about the columns. Text is parsed once and kept as Parquet meanwhile.
 
     Raises:
-        DataError: an id or a time is missing or is no such thing; it names the file, the row and the value.
+        DataError: an id or a time is missing (more often than allowed) or is no such thing; it names the file, the row
+            and the value.
     """
-    import duckdb
-
-    connection.execute("""
-        CREATE TABLE raw AS
-        SELECT row_number() OVER () - 1 AS log_order, * EXCLUDE (file) FROM log
-    """)
-    if connection.execute("SELECT count(*) FROM raw").fetchall()[0][0] == 0:
+    if log.is_text:
+        connection.sql("SELECT * FROM log").write_parquet(str(work / "raw.parquet"), compression="lz4")
+        raw = connection.read_parquet(str(work / "raw.parquet"), file_row_number=True)
+        raw.select("* EXCLUDE (file_row_number), file_row_number AS log_order").create_view("raw")
+    else:
+        connection.execute("CREATE VIEW raw AS SELECT * FROM log")
+    rules = _rules(connection, log, config)
+    num_rows, missing, found = _look(connection, rules)
+    if num_rows == 0:
         raise DataError(f"{_shown(log.files)}: no interactions, the file is empty")
-    raw = connection.table("raw")
-    types = dict(zip(raw.columns, map(str, raw.types), strict=True))
-    reader = _Reader(connection, log, types)
-    typed = {
-        "user_id": reader.id_expression("user_id"),
-        "item_id": reader.id_expression("item_id"),
-        "timestamp": reader.timestamp_expression(),
-    }
-    if log.has_rating:
-        typed["rating"] = reader.rating_expression()
-    expressions = [duckdb.SQLExpression(sql).alias(name) for name, sql in typed.items()]
-    raw.select(duckdb.ColumnExpression("log_order"), *expressions).create("events")
-    connection.execute("DROP TABLE raw")
+    _refuse_missing(connection, log, rules, missing, num_rows, config.expectations.max_null_share)
+    _refuse(
+        connection,
+        log,
+        [(rule.column, *refusal) for rule in rules for refusal in rule.refusals(found[rule.column])],
+    )
+    typed = ", ".join(f"{rule.expression(found[rule.column])} AS {rule.column}" for rule in rules)
+    absent = " OR ".join(f"({rule.missing})" for rule in rules if rule.missing)
+    where = f"WHERE NOT ({absent})" if any(missing.values()) else ""
+    connection.execute(f"CREATE VIEW read_events AS SELECT log_order, {typed} FROM raw {where}")
+    return ReadLog(num_rows, missing, _hints(found["timestamp"], config))
 
 
-def clean_events(connection: Any, config: IngestConfig, min_count: int) -> list[Step]:
-    """Filter `events` in place; returns what was left after each step, beginning with the log as read.
+def _rules(connection: Any, log: OpenLog, config: IngestConfig) -> list[ColumnRule]:
+    raw, where = connection.table("raw"), _shown(log.files)
+    kinds = dict(zip(raw.columns, map(str, raw.types), strict=True))
+    if {"FLOAT", "DOUBLE"} & set(kinds.values()):
+        # The statistics of Parquet files leave NaN out, and DuckDB would conclude from them that there is none.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    rules = [id_rule(name, kinds[name], where, is_text=log.is_text) for name in ("user_id", "item_id")]
+    rules.append(timestamp_rule(kinds["timestamp"], where, config.time_unit))
+    return [*rules, rating_rule(kinds["rating"])] if log.has_rating else rules
 
-    Args:
-        connection: a DuckDB connection with `events`.
-        config: the filters.
-        min_count: users and items below it in the whole log are left out first (0: none).
 
-    Raises:
-        DataError: nothing is left after a step; it says what was there before.
-    """
-    steps = [_count(connection, "read")]
-    if min_count:
-        _drop_rare(connection, min_count)
-        _add_step(connection, steps, f"users and items of {min_count} or more, counted once")
-    if config.min_rating is not None:
-        connection.execute(
-            "DELETE FROM events WHERE rating IS NULL OR isnan(rating) OR rating < ?", [config.min_rating]
+def _look(connection: Any, rules: list[ColumnRule]) -> tuple[int, dict[str, int], dict[str, Answers]]:
+    """Count in one scan: rows, missing values, each rule's conditions, and how many rows each refusal could meet."""
+    names, conditions = [], []
+    for rule in rules:
+        if rule.missing:
+            names.append((rule.column, ""))
+            conditions.append(rule.missing)
+        for name, condition in rule.counts.items():
+            names.append((rule.column, name))
+            conditions.append(condition)
+    counted = ", ".join(f"count_if({condition})" for condition in conditions)
+    num_rows, *values = one_row(connection, f"SELECT count(*), {counted} FROM raw")
+    found: dict[str, Answers] = {rule.column: {} for rule in rules}
+    missing = {}
+    for (column, name), value in zip(names, values, strict=True):
+        if name:
+            found[column][name] = int(value or 0)
+        else:
+            missing[column] = int(value or 0)
+    return int(num_rows), missing, found
+
+
+def _refuse_missing(
+    connection: Any, log: OpenLog, rules: list[ColumnRule], missing: dict[str, int], num_rows: int, allowed: float
+) -> None:
+    for rule in rules:
+        if missing.get(rule.column, 0) <= allowed * num_rows:
+            continue
+        if not allowed:
+            _refuse(connection, log, [(rule.column, rule.missing, "it is missing")])
+        raise DataError(
+            f"{_shown(log.files)}: {rule.column} is missing in {missing[rule.column] / num_rows:.2%} of "
+            f"{num_rows:,} rows, expectations.max_null_share allows {allowed:.2%}"
         )
-        _add_step(connection, steps, f"min_rating {config.min_rating:g}")
-    if config.duplicates != "keep":
-        _drop_duplicates(connection, config.duplicates)
-        _add_step(connection, steps, f"duplicates {config.duplicates}")
-    if config.k_core > 1:
-        while _drop_rare(connection, config.k_core):
-            pass
-        _add_step(connection, steps, f"k_core {config.k_core}")
-    return steps
 
 
-def write_events(connection: Any, path: Path) -> None:
-    """Write `events` as Parquet, in the log's order."""
-    events = connection.sql("SELECT * EXCLUDE (log_order) FROM (FROM events ORDER BY log_order)")
-    events.write_parquet(str(path), compression="zstd")
+def _refuse(connection: Any, log: OpenLog, refusals: list[tuple[str, str, str]]) -> None:
+    """Raise for the first row that meets the first condition that any row meets: (column, condition, allowed)."""
+    if not refusals:
+        return
+    first = ", ".join(f"min(CASE WHEN {condition} THEN log_order END)" for _, condition, _ in refusals)
+    for order, (column, _, allowed) in zip(one_row(connection, f"SELECT {first} FROM raw"), refusals, strict=True):
+        if order is None:
+            continue
+        [value] = one_row(connection, f"SELECT {column} FROM raw WHERE log_order = {order}")
+        found = "" if value is None or value == "" else f" is {value!r}"
+        raise DataError(f"{_place(connection, log, order)}: {column}{found}{',' if found else ':'} {allowed}")
+
+
+def _place(connection: Any, log: OpenLog, order: int) -> str:
+    """Name the file and the row in it (from 1, a header not counted)."""
+    query = """SELECT file, (SELECT count(*) FROM raw AS earlier WHERE earlier.file = here.file AND log_order <= $order)
+               FROM (SELECT file FROM raw WHERE log_order = $order) AS here"""
+    file, row = one_row(connection, query, {"order": order})
+    return f"{file}: row {row}"
+
+
+def _hints(times: Answers, config: IngestConfig) -> tuple[str, ...]:
+    seen = [name for name in UNIT_NAMES if any(times.get(prefix + name) for prefix in ("", "whole_", "broken_"))]
+    if len(seen) == 1 and seen[0] != config.time_unit and seen[0] != "s":
+        return (f"timestamps look like {UNIT_NAMES[seen[0]]}: with ingest.time_unit {seen[0]} they become seconds",)
+    return ()
+
+
+class Cleaning:
+    """The filters, each a view or a table over the one before, with what it left.
+
+    Attributes:
+        relation: name of the events as they are now.
+        steps: what each step left but the last, which `finish` adds.
+    """
+
+    def __init__(self, connection: Any, relation: str) -> None:
+        self._connection = connection
+        self.relation, self._name, self._in_order = relation, "read", True
+        self.steps: list[Step] = []
+
+    def run(self, config: IngestConfig, min_count: int) -> None:
+        """Apply the filters.
+
+        Args:
+            config: the filters.
+            min_count: users and items below it in the whole log are left out first (0: none).
+
+        Raises:
+            DataError: nothing is left after a step; it says what was there before.
+        """
+        if min_count:
+            self._drop_rare(min_count)
+        if config.min_rating is not None:
+            least = f"{config.min_rating:g}"
+            self._keep(f"min_rating {least}", f"NOT isnan(rating) AND rating >= {config.min_rating!r}")
+        if config.since is not None:
+            self._keep(f"since {config.since}", f"timestamp >= {seconds_of(config.since)!r}")
+        if config.until is not None:
+            self._keep(f"until {config.until}", f"timestamp < {seconds_of(config.until)!r}")
+        if config.duplicates != "keep":
+            self._drop_duplicates(config.duplicates)
+
+    def write(self, path: Path, total: int) -> None:
+        """Write the events as Parquet, in the log's order."""
+        order = "" if self._in_order else "ORDER BY log_order"
+        kinds = self._connection.table(self.relation).types[:3]
+        # Dictionaries of numbers cost three times the rest of the writing and give no smaller file than deltas.
+        numbers = "" if "VARCHAR" in map(str, kinds) else ", DICTIONARY_SIZE_LIMIT 1"
+        target = str(path).replace("'", "''")
+        with watched(self._connection, "ingest", total):
+            self._connection.execute(f"""
+                COPY (SELECT * EXCLUDE (log_order) FROM (FROM {self.relation} {order}))
+                TO '{target}' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2 {numbers})
+            """)
+
+    def finish(self, num_users: int, num_items: int, num_interactions: int) -> list[Step]:
+        """Add what the last step left; returns all steps."""
+        self._add(Step(self._name, num_users, num_items, num_interactions))
+        return self.steps
+
+    def _keep(self, name: str, condition: str) -> None:
+        self._next(name, "VIEW", f"SELECT * FROM {self.relation} WHERE {condition}", self._in_order)
+
+    def _drop_rare(self, least: int) -> None:
+        """Drop the users and items that have fewer events than `least`, counted once."""
+        frequent = [
+            f"(SELECT {column} FROM {self.relation} GROUP BY {column} HAVING count(*) >= {least}) USING ({column})"
+            for column in ("user_id", "item_id")
+        ]
+        query = f"SELECT * FROM {self.relation} SEMI JOIN {frequent[0]} SEMI JOIN {frequent[1]}"
+        self._next(f"users and items of {least} or more, counted once", "TABLE", query, in_order=False)
+
+    def _drop_duplicates(self, keep: str) -> None:
+        """Keep one event of each user and item: the first or the last by time, ties by the log's order."""
+        direction = "ASC" if keep == "first" else "DESC"
+        query = f"""SELECT * FROM {self.relation} QUALIFY row_number() OVER (
+                        PARTITION BY user_id, item_id ORDER BY timestamp {direction}, log_order {direction}) = 1"""
+        self._next(f"duplicates {keep}", "TABLE", query, in_order=False)
+
+    def _next(self, name: str, kind: str, query: str, in_order: bool) -> None:
+        counted = one_row(
+            self._connection, f"SELECT count(DISTINCT user_id), count(DISTINCT item_id), count(*) FROM {self.relation}"
+        )
+        self._add(Step(self._name, *counted))
+        relation = f"events_{len(self.steps)}"
+        self._connection.execute(f"CREATE {kind} {relation} AS {query}")
+        self.relation, self._name, self._in_order = relation, name, in_order
+
+    def _add(self, left: Step) -> None:
+        if left.num_interactions == 0:
+            if not self.steps:
+                raise DataError("no row of the log has a user_id, an item_id and a timestamp")
+            before = self.steps[-1]
+            raise DataError(
+                f"no user is left after {left.step!r}: before it there were {before.num_users:,} users, "
+                f"{before.num_items:,} items and {before.num_interactions:,} interactions"
+            )
+        self.steps.append(left)
 
 
 def write_titles(connection: Any, path: Path) -> None:
@@ -105,152 +249,6 @@ def write_titles(connection: Any, path: Path) -> None:
         ORDER BY item_id, title
     """)
     connection.table("titles").write_parquet(str(path), compression="zstd")
-
-
-class _Reader:
-    """Chooses each column's type after a look at the whole of it, and refuses the first value that does not fit."""
-
-    def __init__(self, connection: Any, log: OpenLog, types: dict[str, str]) -> None:
-        self._connection, self._log, self._types = connection, log, types
-
-    def id_expression(self, column: str) -> str:
-        kind = self._types[column]
-        self._refuse(column, f"{column} IS NULL OR CAST({column} AS VARCHAR) = ''", "it is missing")
-        if kind in _INTEGER_TYPES:
-            if kind in {"UBIGINT", "HUGEINT"}:
-                self._refuse(column, f"TRY_CAST({column} AS BIGINT) IS NULL", "expected at most 64 bits")
-            return f"CAST({column} AS BIGINT)"
-        if kind in {"FLOAT", "DOUBLE"}:
-            not_whole = f"NOT isfinite({column}) OR {column} <> trunc({column}) OR abs({column}) > {_MAX_EXACT_DOUBLE}"
-            self._refuse(column, not_whole, "expected whole numbers or text")
-            return f"CAST({column} AS BIGINT)"
-        if kind not in {"VARCHAR", "UUID"} and not kind.startswith("ENUM"):
-            raise DataError(f"{_shown(self._log.files)}: {column} is of type {kind}, expected whole numbers or text")
-        # Only a number written in the one usual way: '007' and '7' stay two ids.
-        usual = f"regexp_full_match({column}, '0|-?[1-9][0-9]*') AND TRY_CAST({column} AS BIGINT) IS NOT NULL"
-        if self._log.is_text and self._all(usual):
-            return f"CAST({column} AS BIGINT)"
-        return f"CAST({column} AS VARCHAR)"
-
-    def timestamp_expression(self) -> str:
-        kind = self._types["timestamp"]
-        self._refuse("timestamp", "timestamp IS NULL", "it is missing")
-        if kind in _TIME_TYPES:
-            value = "epoch_us(timestamp)" if kind != "DATE" else "epoch_us(CAST(timestamp AS TIMESTAMP))"
-            self._refuse("timestamp", f"{value} < 0", "expected no time before 1970")
-            whole = self._all(f"{value} % 1000000 = 0")
-            return f"{value} // 1000000" if whole else f"{value} / 1000000.0"
-        if kind == "VARCHAR":
-            not_number = f"NOT regexp_full_match(timestamp, '{_NUMBER}')"
-            self._refuse("timestamp", not_number, "expected Unix seconds")
-            digits = "regexp_full_match(timestamp, '[+-]?[0-9]+')"
-            too_large = f"{digits} AND TRY_CAST(timestamp AS BIGINT) IS NULL"
-            self._refuse("timestamp", too_large, "expected at most 64 bits")
-            value = f"CAST(timestamp AS {'BIGINT' if self._all(digits) else 'DOUBLE'})"
-        elif kind in _INTEGER_TYPES:
-            self._refuse("timestamp", "TRY_CAST(timestamp AS BIGINT) IS NULL", "expected at most 64 bits")
-            value = "CAST(timestamp AS BIGINT)"
-        elif kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL"):
-            value = "CAST(timestamp AS DOUBLE)"
-            self._refuse("timestamp", f"NOT isfinite({value})", "expected Unix seconds")
-        else:
-            raise DataError(f"{_shown(self._log.files)}: timestamp is of type {kind}, expected Unix seconds")
-        if kind == "FLOAT":
-            rounded = f"timestamp >= {_MAX_EXACT_FLOAT}"
-            self._refuse("timestamp", rounded, "32-bit floats round times of this size, expected int64 or float64")
-        self._refuse("timestamp", f"{value} < 0", "expected no negative time")
-        if "DOUBLE" in value and self._all(f"{value} = trunc({value}) AND {value} <= {_MAX_EXACT_DOUBLE}"):
-            return f"CAST({value} AS BIGINT)"
-        return value
-
-    def rating_expression(self) -> str:
-        if self._types["rating"] == "VARCHAR":
-            not_number = f"rating IS NOT NULL AND NOT regexp_full_match(rating, '{_NUMBER}')"
-            self._refuse("rating", not_number, "expected a number")
-        return "CAST(rating AS DOUBLE)"
-
-    def _all(self, condition: str) -> bool:
-        from duckdb import SQLExpression
-
-        raw = self._connection.table("raw")
-        return bool(raw.aggregate([SQLExpression(f"bool_and({condition})")]).fetchall()[0][0])
-
-    def _refuse(self, column: str, condition: str, allowed: str) -> None:
-        """Raise for the first row of which the condition is true."""
-        from duckdb import SQLExpression
-
-        raw = self._connection.table("raw").filter(SQLExpression(condition))
-        bad = raw.order("log_order").limit(1).select("log_order", column).fetchall()
-        if bad:
-            row, value = bad[0]
-            found = "" if value is None or value == "" else f" is {value!r}"
-            raise DataError(f"{self._place(row)}: {column}{found}{',' if found else ':'} {allowed}")
-
-    def _place(self, row: int) -> str:
-        """Name the file and the row in it (from 1, a header not counted)."""
-        files = self._log.files
-        if len(files) > 1:
-            counted = self._connection.sql("SELECT file, count(*) FROM log GROUP BY file").fetchall()
-            sizes = {Path(file): count for file, count in counted}
-            for path in files:
-                size = sizes.get(path, 0)
-                if row < size:
-                    return f"{path}: row {row + 1}"
-                row -= size
-        return f"{files[0]}: row {row + 1}"
-
-
-def _drop_duplicates(connection: Any, keep: str) -> None:
-    """Keep one event of each user and item: the first or the last by time, ties by the log's order."""
-    connection.execute(
-        """
-        CREATE TABLE kept AS SELECT * FROM events
-        QUALIFY row_number() OVER (
-            PARTITION BY user_id, item_id
-            ORDER BY CASE WHEN $keep = 'first' THEN timestamp END, CASE WHEN $keep = 'first' THEN log_order END,
-                     timestamp DESC, log_order DESC
-        ) = 1
-        """,
-        {"keep": keep},
-    )
-    _replace_events(connection)
-
-
-def _drop_rare(connection: Any, least: int) -> bool:
-    """Drop the users and items that have fewer events than `least` now; returns whether there were any."""
-    before = connection.execute("SELECT count(*) FROM events").fetchall()[0][0]
-    connection.execute(
-        """
-        CREATE TABLE kept AS SELECT * FROM events
-        SEMI JOIN (SELECT user_id FROM events GROUP BY user_id HAVING count(*) >= $least) USING (user_id)
-        SEMI JOIN (SELECT item_id FROM events GROUP BY item_id HAVING count(*) >= $least) USING (item_id)
-        """,
-        {"least": least},
-    )
-    _replace_events(connection)
-    return bool(connection.execute("SELECT count(*) FROM events").fetchall()[0][0] < before)
-
-
-def _replace_events(connection: Any) -> None:
-    connection.execute("DROP TABLE events; ALTER TABLE kept RENAME TO events")
-
-
-def _add_step(connection: Any, steps: list[Step], name: str) -> None:
-    left = _count(connection, name)
-    if left.num_interactions == 0:
-        before = steps[-1]
-        raise DataError(
-            f"no user is left after {name!r}: before it there were {before.num_users:,} users, "
-            f"{before.num_items:,} items and {before.num_interactions:,} interactions"
-        )
-    steps.append(left)
-
-
-def _count(connection: Any, name: str) -> Step:
-    counted = connection.execute(
-        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), count(*) FROM events"
-    ).fetchall()[0]
-    return Step(name, *counted)
 
 
 def counts_of(step: Step) -> dict[str, int]:

@@ -43,10 +43,12 @@ def write_data_report(
             "to": _moment(report["time_range"]["last"], "%Y-%m-%d"),
         }
     )
-    _add_verdicts(page, report, ceiling)
+    _add_verdicts(page, report, manifest or {}, ceiling)
+    page.add_section("Quality")
+    _add_quality(page, report, manifest or {})
     page.add_section("Cleaning")
-    _add_steps(page, report["steps"])
-    page.add_section("Distributions")
+    _add_steps(page, report["steps"] + (manifest or {}).get("steps", [])[1:])
+    page.add_section("Distributions", "Of the log as ingest left it.")
     page.add_figures("", distribution_figures(report))
     _add_summaries(page, report)
     if manifest is not None:
@@ -62,19 +64,51 @@ def write_data_report(
 
 
 def distribution_figures(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Plot the lengths of histories and the popularity of items, as any report may show them."""
-    return [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])]
+    """Plot the lengths of histories, the popularity of items and the events in time, as any report may show them."""
+    return [
+        _length_figure(report["sequence_lengths"]),
+        _popularity_figure(report["item_popularity"]),
+        _time_figure(report["times"]),
+    ]
 
 
-def _add_verdicts(page: Page, report: dict[str, Any], ceiling: Mapping[str, float] | None) -> None:
-    expected = report["expected"]
-    if expected:
+def _add_verdicts(
+    page: Page, report: dict[str, Any], manifest: dict[str, Any], ceiling: Mapping[str, float] | None
+) -> None:
+    verdicts = [expected for expected in (report["expected"], manifest.get("expected")) if expected]
+    for expected in verdicts:
         page.add_notice(expected["verdict"], "good" if expected["met"] else "bad")
     for warning in report["warnings"]:
-        if not expected or warning != expected["verdict"]:
+        if warning not in [expected["verdict"] for expected in verdicts]:
             page.add_notice(warning, "bad")
+    if report["appended"]:
+        added = report["appended"]
+        page.add_notice(
+            f"Appended: {added['num_new']:,} new interactions, {added['num_known']:,} were known; "
+            f"{added['num_new_users']:,} users and {added['num_new_items']:,} items are new.",
+            "good",
+        )
     if ceiling and "ndcg_at_10" in ceiling:
         page.add_notice(f"The best possible ranking of the test targets reaches NDCG@10 {ceiling['ndcg_at_10']:.4f}.")
+
+
+def _add_quality(page: Page, report: dict[str, Any], manifest: dict[str, Any]) -> None:
+    rows: list[list[Any]] = [["rows of the log", report["num_rows"], None]]
+    rows += [
+        [f"rows without {name} (left out)", count, count / report["num_rows"]]
+        for name, count in report["num_missing"].items()
+    ]
+    total = report["counts"]["num_interactions"]
+    rows.append(["interactions after a later one in the log", report["num_out_of_order"], None])
+    rows[-1][2] = report["num_out_of_order"] / total
+    if manifest:
+        for label, name in (
+            ("repeats: the user has had the item before", "num_repeats"),
+            ("duplicates: at the same time, too", "num_duplicates"),
+        ):
+            rows.append([label, manifest[name], manifest[name] / manifest["steps"][-1]["num_interactions"]])
+    shown = [[label, count, None if share is None else f"{share:.2%}"] for label, count, share in rows]
+    page.add_table("", ["what", "count", "share"], shown)
 
 
 def _add_steps(page: Page, steps: list[dict[str, Any]]) -> None:
@@ -102,12 +136,9 @@ def _add_summaries(page: Page, report: dict[str, Any]) -> None:
         )
     ]
     top = report["item_popularity"]["share_of_top_tenth"]
-    repeats = report["num_repeats"] / report["counts"]["num_interactions"]
-    note = (
-        f"The most popular tenth of the items has {top:.1%} of the interactions; "
-        f"{repeats:.2%} of the interactions repeat an item that the user has had."
+    page.add_table(
+        "", ["", *names], rows, note=f"The most popular tenth of the items has {top:.1%} of the interactions."
     )
-    page.add_table("", ["", *names], rows, note=note)
 
 
 def _add_split(page: Page, manifest: dict[str, Any]) -> None:
@@ -176,6 +207,27 @@ def _popularity_figure(popularity: dict[str, Any]) -> dict[str, Any]:
         "title": {"text": "Items by popularity"},
         "xaxis": {"title": {"text": "rank of the item"}, **_LOG_AXIS},
         "yaxis": {"title": {"text": "interactions"}, **_LOG_AXIS},
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _time_figure(times: list[dict[str, float]]) -> dict[str, Any]:
+    labels = [_moment(span["from"], "%Y-%m-%d") for span in times]
+    trace = {
+        "type": "bar",
+        "x": list(range(len(times))),
+        "y": [span["count"] for span in times],
+        "customdata": labels,
+        "marker": {"color": _COLOUR},
+        "hovertemplate": "from %{customdata}: %{y:,} interactions<extra></extra>",
+    }
+    every = max(1, len(times) // 5)
+    axis = {"tickvals": list(range(0, len(times), every)), "ticktext": labels[::every], "title": {"text": "time"}}
+    layout = {
+        "title": {"text": "Interactions over time"},
+        "xaxis": axis,
+        "yaxis": {"title": {"text": "interactions"}},
+        "bargap": 0.08,
     }
     return {"data": [trace], "layout": layout}
 

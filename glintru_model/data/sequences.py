@@ -24,6 +24,7 @@ MANIFEST_FILE = "manifest.json"
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 EvaluationSplit = Literal["validation", "test"]
+EvaluationTargets = Literal["last", "successive"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +123,25 @@ class SequenceDataset:
         """Size of the catalogue, without padding."""
         return self.vocabulary.num_items
 
-    def cases(self, split: EvaluationSplit) -> EvaluationCases:
-        """Ask for the last event of that part of each user, given everything before it.
+    def cases(self, split: EvaluationSplit, targets: EvaluationTargets = "last") -> EvaluationCases:
+        """Ask for events of that part of each user, each given everything before it.
 
-        Users without an event in that part, or without any event before it, are left out.
+        An event without any event before it is no target.
+
+        Args:
+            split: the part.
+            targets: its last event alone, or each of its events in turn.
         """
         if split == "validation":
             begins, ends = self.train_ends, self.validation_ends
         else:
             begins, ends = self.validation_ends, np.diff(self.offsets)
-        users = np.flatnonzero((ends > begins) & (ends > 1))
+        first = np.maximum(begins, 1) if targets == "successive" else np.maximum(ends - 1, np.maximum(begins, 1))
+        counts = np.maximum(ends - first, 0)
+        users = np.repeat(np.arange(self.num_users), counts)
         starts = self.offsets[users]
-        positions = starts + ends[users] - 1
+        nth = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        positions = starts + first[users] + nth
         return EvaluationCases(users, starts, positions, self.item_ids[positions])
 
 

@@ -6,7 +6,7 @@ A name of the catalog wins over a file of that name; such a file is written `./n
 import glob
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from glintru_model.data.formats import FORMATS, PARQUET, LogFormat, format_of, k
 from glintru_model.data.hashing import hash_file
 from glintru_model.errors import ConfigError, DataError
 from glintru_model.fingerprint import combine
+from glintru_model.layout import INTERACTIONS_FILE
 
 SYNTHETIC = "synthetic"
 _WILDCARDS = "*?["
@@ -66,6 +67,16 @@ def resolve_source(config: IngestConfig, downloads_dir: Path) -> ResolvedSource:
         ConfigError: a setting that this source has no use for.
         StorageError: a store or a server cannot be reached.
     """
+    found = _find(config)
+    if not config.append_to:
+        return found
+    earlier = Path(config.append_to) / INTERACTIONS_FILE
+    if not earlier.is_file():
+        raise DataError(f"append_to {config.append_to!r}: no {INTERACTIONS_FILE} there, expected the output of ingest")
+    return replace(found, fingerprint=combine(found.fingerprint, hash_file(earlier)))
+
+
+def _find(config: IngestConfig) -> ResolvedSource:
     source = config.source
     if source == SYNTHETIC:
         return _synthetic(config)

@@ -4,40 +4,59 @@ from typing import Any
 
 import numpy as np
 
+from glintru_model.data.engine import one_row, stream
+
 _NUM_BINS = 40
 _NUM_RANKS = 60
+_NUM_SPANS = 60
 _TYPE_NAMES = {"BIGINT": "int64", "DOUBLE": "float64", "VARCHAR": "string"}
 
 
-def describe_events(connection: Any) -> dict[str, Any]:
-    """Describe the table `events`.
-
-    Args:
-        connection: a DuckDB connection with `events`, which is not empty.
-
-    Returns:
-        `columns` (types), `time_range`, `num_repeats` (interactions beyond the first of the same user and item),
-        `sequence_lengths` and `item_popularity`.
-    """
-    first, last, total, pairs = connection.execute("""
-        SELECT min(timestamp), max(timestamp), count(*),
-               (SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM events))
-        FROM events
-    """).fetchall()[0]
-    events = connection.table("events")
-    types = {name: _TYPE_NAMES[str(kind)] for name, kind in zip(events.columns, events.types, strict=True)}
-    del types["log_order"]
+def count_events(connection: Any) -> tuple[int, int, int]:
+    """Make the tables `lengths` and `popularity` of the view `events`; returns the number of users, items, events."""
     connection.execute("""
         CREATE TABLE lengths AS SELECT count(*) AS n FROM events GROUP BY user_id;
         CREATE TABLE popularity AS SELECT count(*) AS n FROM events GROUP BY item_id;
     """)
+    counted = one_row(
+        connection, "SELECT count(*), (SELECT count(*) FROM popularity), coalesce(sum(n), 0) FROM lengths"
+    )
+    return int(counted[0]), int(counted[1]), int(counted[2])
+
+
+def describe_events(connection: Any) -> dict[str, Any]:
+    """Describe the view `events`, which is not empty, after `count_events`.
+
+    Returns:
+        `columns` (types), `time_range`, `num_out_of_order` (earlier than an event before them in the log),
+        `sequence_lengths`, `item_popularity` and `times` (events by time).
+    """
+    first, last = one_row(connection, "SELECT min(timestamp), max(timestamp) FROM events")
+    events = connection.table("events")
+    types = {name: _TYPE_NAMES[str(kind)] for name, kind in zip(events.columns, events.types, strict=True)}
+    num_out_of_order, histogram = _scan_times(connection, first, last)
     return {
         "columns": types,
         "time_range": {"first": first, "last": last},
-        "num_repeats": total - pairs,
+        "num_out_of_order": num_out_of_order,
         "sequence_lengths": {**_summary(connection, "lengths"), "histogram": _length_histogram(connection)},
         "item_popularity": {**_summary(connection, "popularity"), **_popularity_curve(connection)},
+        "times": histogram,
     }
+
+
+def _scan_times(connection: Any, first: float, last: float) -> tuple[int, list[dict[str, float]]]:
+    """Count the events that stand after a later one, and the events in each of 60 equal spans of time."""
+    span, newest, late = (last - first) / _NUM_SPANS or 1, first, 0
+    counts = np.zeros(_NUM_SPANS, dtype=np.int64)
+    for batch in stream(connection, "SELECT timestamp FROM events"):
+        times = batch.column(0).to_numpy()
+        so_far = np.maximum.accumulate(np.concatenate([[newest], times]))
+        late += int((times < so_far[1:]).sum())
+        newest = so_far[-1]
+        spans = np.minimum((times - first) / span, _NUM_SPANS - 1).astype(np.int64)
+        counts += np.bincount(spans, minlength=_NUM_SPANS)
+    return late, [{"from": first + span * number, "count": count} for number, count in enumerate(counts.tolist())]
 
 
 def _summary(connection: Any, table: str) -> dict[str, float]:

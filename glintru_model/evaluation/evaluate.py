@@ -32,7 +32,7 @@ def mean_metrics(
         DataError: no user has a target in this split.
         TrainingError: a score is not finite.
     """
-    cases = _cases(dataset, split)
+    cases = _cases(dataset, split, config)
     ranking = rank_targets(scorer, dataset, cases, filter_seen=config.filter_seen, batch_size=config.batch_size)
     return {name: float(values.mean()) for name, values in metrics_from_ranks(ranking.ranks, config.cutoffs).items()}
 
@@ -83,7 +83,7 @@ def evaluate(
         DataError: no user has a target in this split.
         TrainingError: a score is not finite.
     """
-    cases = _cases(dataset, split)
+    cases = _cases(dataset, split, config)
     ranking = rank_targets(
         scorer,
         dataset,
@@ -150,8 +150,8 @@ def quantile_groups(values: Int64Array, num_groups: int) -> list[tuple[str, Int6
     return groups
 
 
-def _cases(dataset: SequenceDataset, split: EvaluationSplit) -> EvaluationCases:
-    cases = dataset.cases(split)
+def _cases(dataset: SequenceDataset, split: EvaluationSplit, config: EvaluationConfig) -> EvaluationCases:
+    cases = dataset.cases(split, config.targets)
     if not len(cases):
         raise DataError(f"no user has a {split} target with a history before it, at least 1 is needed")
     return cases

@@ -8,7 +8,13 @@ from glintru_model.data.report import distribution_figures
 from glintru_model.evaluation import figures, report_sections
 from glintru_model.evaluation.metrics import MAIN_METRIC
 from glintru_model.evaluation.result import read_metrics
-from glintru_model.evaluation.wording import baseline_verdict, comparison_verdict, metric_title, title_of
+from glintru_model.evaluation.wording import (
+    baseline_verdict,
+    cases_in_words,
+    comparison_verdict,
+    metric_title,
+    title_of,
+)
 from glintru_model.html import Page
 
 _OF_TRIAL = ("number", "state", "value", "epochs", "seconds")  # what a trial's row holds beside its hyperparameters
@@ -32,7 +38,7 @@ def write_evaluation_report(
     document = read_metrics(evaluation_dir)
     page = Page(
         f"{title_of(name)}: evaluation",
-        f"{document['split'].capitalize()} targets of {document['num_cases']:,} users, ranked among all "
+        f"{document['split'].capitalize()} targets of {cases_in_words(document)}, ranked among all "
         f"{document['num_items']:,} items",
     )
     beats_all, verdict = baseline_verdict(name, document)

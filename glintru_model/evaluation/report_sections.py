@@ -6,7 +6,7 @@ from typing import Any
 from glintru_model.evaluation import figures
 from glintru_model.evaluation.baselines import BASELINES
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, MAIN_METRIC
-from glintru_model.evaluation.wording import in_reading_order, is_sampled, metric_title, title_of
+from glintru_model.evaluation.wording import cases_in_words, in_reading_order, is_sampled, metric_title, title_of
 from glintru_model.html import Interval, Page
 
 Document = Mapping[str, Any]
@@ -166,8 +166,8 @@ def add_method(page: Page, document: Document) -> None:
         else "The items of a user's history stay candidates."
     )
     page.add_text(
-        f"Full ranking over all {document['num_items']:,} items for the last {document['split']} event of "
-        f"{document['num_cases']:,} users, given everything before it; no sampled candidates, unless a name says "
+        f"Full ranking over all {document['num_items']:,} items for the {document['split']} targets of "
+        f"{cases_in_words(document)}, each given everything before it; no sampled candidates, unless a name says "
         f"pop100 (or as many as were drawn). {seen} "
         f"Ties: {document['tie_rule']}. Intervals: {100 * document['confidence']:.0f} % percentile bootstrap over "
         f"users, {document['config']['bootstrap_samples']:,} resamples. Baselines are fitted on the training part only."

@@ -1,6 +1,6 @@
 """What the reports call things, and their verdicts as plain sentences."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from glintru_model.evaluation.metrics import MAIN_METRIC
@@ -92,3 +92,10 @@ def _signed(pair: dict[str, float]) -> str:
 
 def _listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def cases_in_words(document: Mapping[str, Any]) -> str:
+    """Say how many questions were asked: one a user, or one an event."""
+    if document["config"].get("targets") == "successive":
+        return f"all users in turn ({document['num_cases']:,} events)"
+    return f"{document['num_cases']:,} users (the last event of each)"

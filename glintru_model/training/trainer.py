@@ -22,6 +22,7 @@ from glintru_model.training.losses import build_loss
 from glintru_model.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from glintru_model.training.results import CHOSEN_BY, EpochResult, TrainingResult
 from glintru_model.training.runtime import Runtime, resolve_runtime
+from glintru_model.training.warm_start import warm_start
 
 __all__ = ["EpochResult", "TrainingResult", "train"]
 
@@ -77,6 +78,9 @@ class _Training:
         self.title, self.last_said = title, 0.0
         torch.manual_seed(self.settings.seed)
         self.model = build_model(config, dataset.num_items).to(runtime.device)
+        if self.settings.warm_start_from:
+            num_new = warm_start(self.model, dataset.vocabulary, Path(self.settings.warm_start_from))
+            say(f"{self.title}: warm start from {self.settings.warm_start_from}, {num_new:,} items are new")
         self.optimizer = build_optimizer(self.model, self.settings)
         self.loss = build_loss(self.settings, dataset.vocabulary.train_counts, runtime.device)
         self.batches = TrainingBatches(

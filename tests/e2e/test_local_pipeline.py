@@ -180,7 +180,7 @@ BAD = {  # how the log is written, settings laid over the good ones, what the li
         ["log.csv", "user_id", "user"],
     ),
     "empty file": (lambda p: p.write_text(""), {}, ["log.csv", "empty"]),
-    "nobody left": (good_log, {"ingest": {"k_core": 500}}, ["k_core", "500"]),
+    "nobody left": (good_log, {"sequences": {"k_core": 500}}, ["k_core", "500"]),
     "no such file": (lambda p: None, {}, ["log.csv"]),
     "setting": (good_log, ZERO_LENGTH, ["models.sasrec.architecture.max_seq_len", "0"]),
     "unknown key": (good_log, {"trainning": {}}, ["trainning"]),
@@ -201,4 +201,4 @@ def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
     for part in parts:
         assert part in line
     assert "Traceback" not in outcome.out
-    assert not list((tmp_path / "runs").rglob("interactions.parquet"))
+    assert not list((tmp_path / "runs").rglob("sequences.arrow"))

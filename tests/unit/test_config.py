@@ -45,9 +45,9 @@ def test_config_errors_exit_with_2():
 
 def test_overrides_lie_over_the_file(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("name: mine\ningest: {source: a.csv, k_core: 5}\n")
+    path.write_text("name: mine\ningest: {source: a.csv, min_rating: 5}\n")
     config = load_pipeline_config(path, {"ingest.source": "b.parquet", "tuning.num_trials": 3})
-    assert (config.name, config.ingest.source, config.ingest.k_core, config.tuning.num_trials) == (
+    assert (config.name, config.ingest.source, config.ingest.min_rating, config.tuning.num_trials) == (
         "mine",
         "b.parquet",
         5,

@@ -14,12 +14,14 @@ from glintru_model.data.report import write_data_report
 def write(tmp_path):
     """Ingest a CSV, build and write its page; returns the page's text without scripts and markup."""
 
-    def run(rows, split="leave_one_out", *, with_manifest=True, ceiling=None, change=None, **settings):
+    def run(rows, split="leave_one_out", *, with_manifest=True, ceiling=None, change=None, k_core=0, **settings):
         path = tmp_path / "log.csv"
         path.write_text("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
         config = IngestConfig(source=str(path), **settings)
         report = ingest(config, tmp_path / "out", tmp_path / "downloads") | (change or {})
-        manifest = build_sequences(tmp_path / "out", tmp_path / "sequences", SequencesConfig(split=split))
+        manifest = build_sequences(
+            tmp_path / "out", tmp_path / "sequences", SequencesConfig(split=split, k_core=k_core)
+        )
         page = tmp_path / "report.html"
         write_data_report(report, page, manifest=manifest if with_manifest else None, ceiling=ceiling)
         html = page.read_text()
@@ -36,12 +38,14 @@ ROWS = [(f"u{user}", f"i{(user + step) % 7}", DAY + 86_400 * step) for user in r
 def test_counts_steps_and_split_are_shown(write):
     rows = [*ROWS, ("rare", "i0", DAY)]
     _, text = write(rows, k_core=2)
-    assert "users 5 items 7 interactions 30" in text
+    assert "users 6 items 7 interactions 31" in text
     assert "from 2023-11-14 to 2023-11-19" in text
     assert "read 6 7 31" in text
     assert "k_core 2 5 7 30 3.23%" in text
+    assert "rows of the log 31" in text
+    assert "repeats: the user has had the item before 0 0.00%" in text
     assert "train 20 validation 5 test 5" in text
-    assert "interactions of a user 6" in text
+    assert "interactions of a user 1 6" in text
 
 
 def test_distributions_are_figures_of_one_self_contained_page(write):

@@ -76,6 +76,23 @@ def test_cases_by_hand():
     assert len(test) == 2
 
 
+def test_successive_cases_by_hand():
+    # As above: every event of the part in turn, but never one that nothing precedes (user 2's only, user 4's first).
+    dataset = make([0, 5, 7, 8, 14, 16], [3, 2, 0, 1, 0], [4, 2, 0, 3, 2])
+    validation, test = dataset.cases("validation", "successive"), dataset.cases("test", "successive")
+    assert validation.user_rows.tolist() == [0, 3, 3, 4]
+    assert validation.targets.tolist() == [4, 10, 11, 16]
+    assert list(zip(validation.history_starts, validation.history_ends, strict=True)) == [
+        (0, 3),
+        (8, 9),
+        (8, 10),
+        (14, 15),
+    ]
+    assert test.user_rows.tolist() == [0, 3, 3, 3]
+    assert test.targets.tolist() == [5, 12, 13, 14]
+    assert test.history_ends.tolist() == [4, 11, 12, 13]
+
+
 def test_select_takes_slices_and_rows():
     cases = make([0, 5, 10, 15], [3, 3, 3], [4, 4, 4]).cases("test")
     assert cases.select(slice(1, None)).targets.tolist() == [10, 15]

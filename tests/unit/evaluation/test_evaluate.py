@@ -188,3 +188,16 @@ def test_files_that_are_no_evaluation_are_named(two_evaluations, file, content):
     (two_evaluations["sasrec"] / file).write_bytes(content)
     with pytest.raises(DataError, match=file):
         compare(two_evaluations)
+
+
+def test_every_event_of_a_part_in_turn(make_dataset, function_scorer):
+    # Two events for training, one for validation, three for test.
+    dataset = make_dataset([[1, 2, 3, 4, 5, 6]], num_items=8)
+    object.__setattr__(dataset, "validation_ends", np.array([3]))
+    object.__setattr__(dataset, "train_ends", np.array([2]))
+    scorer = function_scorer(fixed([0.0, 0.0, 0.0, 4.0, 3.0, 2.0, 1.0, 0.5]))
+    results = {}
+    for targets in ("last", "successive"):
+        config = EvaluationConfig(filter_seen=False, bootstrap_samples=100, targets=targets)
+        results[targets] = evaluate(scorer, dataset, "test", config).ranks.tolist()
+    assert results == {"last": [3], "successive": [1, 2, 3]}

@@ -14,7 +14,7 @@ from glintru_model.tracking import close_pipeline_run, connect, open_child, open
 from glintru_model.tuning import objective
 from glintru_model.tuning.report import study_figures, write_study_report
 from glintru_model.tuning.study import load_study, open_study, trial_rows
-from glintru_model.tuning.worker import run_worker
+from glintru_model.tuning.worker import open_tune_run, run_worker
 
 CONFIG = TuningConfig(num_trials=9, max_epochs=3, min_epochs_before_pruning=1)
 
@@ -129,7 +129,7 @@ WORKER = """
 import importlib.util, json, sys
 from glintru_model.config import TuningConfig
 from glintru_model.tracking import RunRef
-from glintru_model.tuning.worker import run_worker
+from glintru_model.tuning.worker import open_tune_run, run_worker
 
 arguments = json.loads(sys.argv[1])
 spec = importlib.util.spec_from_file_location("helpers", arguments["helpers"])
@@ -156,7 +156,9 @@ def test_two_processes_share_one_budget_and_one_database(client, pipeline, stora
     """Real trainings: the model learns to walk round the catalogue."""
     helpers = Path(__file__).with_name("conftest.py")
     config = TuningConfig(num_trials=5, max_epochs=4, min_epochs_before_pruning=2)
-    open_study(storage, "s", config, request.getfixturevalue("real_recommender"))
+    configured = request.getfixturevalue("real_recommender")
+    open_study(storage, "s", config, configured)
+    open_tune_run(pipeline, configured)
     processes = []
     for worker in range(2):
         arguments = {"helpers": str(helpers), "config": config.model_dump(), "storage": storage, "worker": worker}

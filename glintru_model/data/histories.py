@@ -1,0 +1,180 @@
+"""Passes over sorted histories, block by block: each block holds whole users, and memory holds one block."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glintru_model.data.coding import BoolArray, Int64Array, OrderedEvents
+from glintru_model.data.columns import ROWS_PER_CHUNK, ColumnFile
+from glintru_model.data.selection import kth_smallest
+from glintru_model.data.splitting import Cuts, leave_one_out
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some users' events.
+
+    Attributes:
+        users: their codes first..last, as a slice.
+        offsets: where each one's events begin in the block, (u + 1,).
+        codes, times: of the events, (n,).
+        places: each event's place in its user's history, from 0, (n,).
+    """
+
+    users: slice
+    offsets: Int64Array
+    codes: npt.NDArray[np.int32]
+    times: Int64Array
+
+    @cached_property
+    def places(self) -> Int64Array:
+        """Each event's place in its user's history, from 0, (n,)."""
+        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    def spread(self, of_users: Int64Array) -> Int64Array:
+        """Give each event its user's value, (n,)."""
+        return np.repeat(of_users[self.users], np.diff(self.offsets))
+
+    def count(self, of_events: BoolArray) -> Int64Array:
+        """Count each user's events of which it is true, (u,)."""
+        before = np.zeros(len(of_events) + 1, dtype=np.int64)
+        np.cumsum(of_events, out=before[1:])
+        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What histories hold.
+
+    Attributes:
+        present: which item codes occur, (V,).
+        num_repeats: events of an item that the user has had before.
+        num_duplicates: those that have the same time too.
+    """
+
+    present: BoolArray
+    num_repeats: int
+    num_duplicates: int
+
+
+class Histories:
+    """Sorted events with the ends of their parts, as places in each history.
+
+    Attributes:
+        lengths, train_ends, validation_ends: of each user code, (U,).
+        train_starts: the first training event that `max_history` leaves, (U,).
+    """
+
+    def __init__(self, events: OrderedEvents, cuts: Cuts | None, max_history: int) -> None:
+        """Find the ends.
+
+        Args:
+            events: the histories.
+            cuts: the temporal split; None for leave-one-out.
+            max_history: newest training events that are kept of each user; 0 keeps all.
+        """
+        self._events, self.lengths = events, events.lengths
+        self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        if cuts is None:
+            self.train_ends, self.validation_ends = leave_one_out(self.lengths)
+        else:
+            self.train_ends, self.validation_ends = np.zeros((2, len(self.lengths)), dtype=np.int64)
+            for block in self.blocks():
+                self.train_ends[block.users] = block.count(block.times <= cuts.validation)
+                self.validation_ends[block.users] = block.count(block.times <= cuts.test)
+        surplus = self.train_ends - max_history if max_history else np.zeros_like(self.lengths)
+        self.train_starts = np.maximum(surplus, 0)
+
+    def blocks(self) -> Iterator[Block]:
+        """Read all users in order, about `ROWS_PER_CHUNK` events at a time (one user's events are never parted)."""
+        first, num_users = 0, len(self.lengths)
+        while first < num_users:
+            start = self._offsets[first]
+            last = int(np.searchsorted(self._offsets, start + ROWS_PER_CHUNK, side="right")) - 1
+            last = min(max(last, first + 1), num_users)
+            end = self._offsets[last]
+            codes, times = self._events.codes.read(start, end), self._events.times.read(start, end)
+            yield Block(slice(first, last), self._offsets[first : last + 1] - start, codes, times)
+            first = last
+
+    def is_train(self, block: Block) -> BoolArray:
+        """Tell which events are training events that are kept, (n,)."""
+        kept: BoolArray = block.places < block.spread(self.train_ends)
+        if self.train_starts.any():
+            kept &= block.places >= block.spread(self.train_starts)
+        return kept
+
+    def count_items(self, num_items: int, first: int, last: int) -> tuple[Int64Array, Int64Array, int]:
+        """Count each item code's training events, all and those of the most recent tenth of all.
+
+        Args:
+            num_items: number of item codes.
+            first, last: range of the times.
+
+        Returns:
+            Both counts, (V,), and the number of training events.
+        """
+        total = int((self.train_ends - self.train_starts).sum())
+        counts, recent_counts = np.zeros((2, num_items), dtype=np.int64)
+        if total:
+            newest = -(-total // 10)
+            [recent] = kth_smallest(self._train_times, first, last, [total - newest + 1])
+        for block in self.blocks():
+            codes, trained = block.codes, self.is_train(block)
+            counts += np.bincount(codes[trained], minlength=num_items)
+            if total:
+                recent_counts += np.bincount(codes[trained & (block.times >= recent)], minlength=num_items)
+        return counts, recent_counts, total
+
+    def look(self, num_items: int) -> "Found":
+        """Tell which item codes the kept events have, and count those events that repeat others."""
+        present, num_repeats, num_duplicates = np.zeros(num_items, dtype=np.bool_), 0, 0
+        for block in self.blocks():
+            owners = np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
+            codes, times = block.codes, block.times
+            if self.train_starts.any():
+                kept = np.flatnonzero(block.places >= block.spread(self.train_starts))
+                owners, codes, times = owners[kept], codes[kept], times[kept]
+            present[codes] = True
+            pairs = np.sort(owners * num_items + codes)
+            num_repeats += int((pairs[1:] == pairs[:-1]).sum())
+            tied = np.flatnonzero((owners[1:] == owners[:-1]) & (times[1:] == times[:-1])) + 1
+            among = np.union1d(tied, tied - 1)  # a duplicate has the time of a neighbour
+            order = among[np.lexsort((codes[among], times[among], owners[among]))]
+            same = [values[order[1:]] == values[order[:-1]] for values in (codes, times, owners)]
+            num_duplicates += int(np.logical_and.reduce(same).sum())
+        return Found(present, num_repeats, num_duplicates)
+
+    def write_indices(
+        self, path: Path, index_of_code: npt.NDArray[np.int32], on_rows: Callable[[int], None]
+    ) -> tuple[npt.NDArray[Any], Int64Array, Int64Array, Int64Array]:
+        """Write the item indices of the kept events of known items (index above 0), user by user.
+
+        Returns:
+            The file, mapped; each user code's events, and where training and validation end among them, (U,).
+        """
+        lengths, train_ends, validation_ends = np.zeros((3, len(self.lengths)), dtype=np.int64)
+        trims, done = bool(self.train_starts.any()), 0
+        with path.open("wb") as file:
+            for block in self.blocks():
+                indices = index_of_code[block.codes]
+                kept = indices > 0
+                if trims:
+                    kept &= block.places >= block.spread(self.train_starts)
+                lengths[block.users] = block.count(kept)
+                train_ends[block.users] = block.count(kept & (block.places < block.spread(self.train_ends)))
+                valid = block.places < block.spread(self.validation_ends)
+                validation_ends[block.users] = block.count(kept & valid)
+                indices[kept].tofile(file)
+                done += len(indices)
+                on_rows(done)
+        return ColumnFile(path, np.int32).map(), lengths, train_ends, validation_ends
+
+    def _train_times(self) -> Iterator[Int64Array]:
+        for block in self.blocks():
+            yield block.times[self.is_train(block)]
