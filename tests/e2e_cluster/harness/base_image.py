@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness.docker_daemon import Docker
+
 STAND_IN = "glintru-e2e-base-python:3.11"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _HOOKS = (
@@ -16,18 +18,17 @@ _HOOKS = (
 _ENVIRONMENT = {"PIP_CERT": _CA_BUNDLE, "SSL_CERT_FILE": _CA_BUNDLE, "REQUESTS_CA_BUNDLE": _CA_BUNDLE}
 
 
-def can_pull(docker: list[str], image: str) -> bool:
+def can_pull(docker: Docker, image: str) -> bool:
     """Say whether a registry gives the image."""
     try:
-        done = subprocess.run([*docker, "pull", image], capture_output=True, timeout=300, check=False)
+        return docker.run("pull", "--quiet", image, check=False, timeout=120).returncode == 0
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode == 0
 
 
-def ensure_stand_in(docker: list[str], work: Path) -> str:
+def ensure_stand_in(docker: Docker, work: Path) -> str:
     """Make the stand-in unless it is there; return its name, or "" where it cannot be made."""
-    if subprocess.run([*docker, "image", "inspect", STAND_IN], capture_output=True, check=False).returncode == 0:
+    if docker.run("image", "inspect", STAND_IN, check=False).returncode == 0:
         return STAND_IN
     if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
         return ""
@@ -38,6 +39,6 @@ def ensure_stand_in(docker: list[str], work: Path) -> str:
         ["mmdebstrap", "--variant=minbase", f"--include={packages}", *hooks, "bookworm", str(archive)], check=True
     )
     changes = [part for name, value in _ENVIRONMENT.items() for part in ("--change", f"ENV {name}={value}")]
-    subprocess.run([*docker, "import", *changes, str(archive), STAND_IN], check=True, capture_output=True)
+    docker.run("import", *changes, str(archive), STAND_IN)
     archive.unlink()
     return STAND_IN
