@@ -10,8 +10,8 @@ find . -depth -type d \( -name tests -o -name test \) -not -path './numpy/*' -no
 # torch's C++ headers and test programs; torch_shm_manager moves tensors between processes
 rm -rf torch/include torch/share
 find torch/bin torch/lib -type f \( -name '*test*' -o -name '*Test' -o -name 'protoc*' \) -delete
-# Arrow's RPC server and query plans
-rm -f pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight* pyarrow/libarrow_substrait* pyarrow/_substrait*
+# Arrow's RPC server
+rm -f pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight*
 rm -rf pyarrow/include pyarrow/src plotly/labextension
 # descriptions of AWS services other than the object store and how one signs in there
 find botocore/data -mindepth 1 -maxdepth 1 -type d \
