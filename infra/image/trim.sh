@@ -10,14 +10,17 @@ find . -depth -type d \( -name tests -o -name test \) -not -path './numpy/*' -no
 # torch's C++ headers and test programs; torch_shm_manager moves tensors between processes
 rm -rf torch/include torch/share
 find torch/bin torch/lib -type f \( -name '*test*' -o -name '*Test' -o -name 'protoc*' \) -delete
+# symbols that only a debugger reads: a fifth of torch
+strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so pyarrow/libarrow.so.* pyarrow/libparquet.so.*
 # Arrow's RPC server
 rm -f pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight*
-rm -rf pyarrow/include pyarrow/src plotly/labextension
+rm -rf pyarrow/include pyarrow/src plotly/labextension plotly/package_data/widgetbundle.js
 # descriptions of AWS services other than the object store and how one signs in there
 find botocore/data -mindepth 1 -maxdepth 1 -type d \
   -not -name s3 -not -name sts -not -name sso -not -name sso-oidc -not -name signin -exec rm -rf {} +
 find . -name '*.pyi' -delete
-"$1/bin/python" -m pip uninstall --yes --quiet pip setuptools
+find . -depth -type d -name __pycache__ -exec rm -rf {} +
+PYTHONDONTWRITEBYTECODE=1 "$1/bin/python" -m pip uninstall --yes --quiet pip setuptools
 
 _KFP_RUNTIME=true "$1/bin/python" - <<'PY'
 import boto3
