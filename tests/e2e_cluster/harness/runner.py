@@ -7,6 +7,7 @@ success: a component that fails at once can pass. Here the container stays until
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,8 @@ def run_compiled(package: Path, arguments: dict[str, Any], log_path: Path) -> di
         RuntimeError: a task failed.
     """
     pipeline = components.load_component_from_file(str(package))
-    with log_path.open("w") as log, contextlib.redirect_stdout(_Tee(log)):
+    with log_path.open("w") as log, contextlib.redirect_stdout(_Tee(log)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
         return dict(pipeline(**arguments).outputs)
 
 
