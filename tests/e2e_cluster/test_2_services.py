@@ -2,11 +2,15 @@
 
 import os
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
-from harness.manifests import container_of
+from harness import tuning_worker
+from harness.manifests import ROOT, container_of
 from harness.services import ADDRESSES
 
 
@@ -87,3 +91,29 @@ def test_a_backup_can_be_restored(services, work):
         return subprocess.run(query, env=environment, check=True, capture_output=True, text=True).stdout
 
     assert count("restored") == count("mlflow")
+
+
+def test_a_trial_whose_worker_dies_is_run_again_by_another(services, work):
+    """On the database of the cluster: the heartbeat stops, the next worker takes the settings over."""
+    import optuna
+
+    name = "postgres.glintru.svc"
+    url = services.credentials["GLINTRU_STUDY_STORAGE"].replace(name, ADDRESSES[name])
+    environment = {**os.environ, "GLINTRU_STUDY_STORAGE": url, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    program, stuck = [sys.executable, str(Path(tuning_worker.__file__)), "dying"], work / "stuck"
+    first = subprocess.Popen([*program, "0", "2", str(stuck)], env=environment)
+    deadline = time.monotonic() + 120
+    while not stuck.exists():
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    first.kill()
+    first.wait()
+    time.sleep(4 * tuning_worker.HEARTBEAT_SECONDS)
+    subprocess.run([*program, "1", "2"], env=environment, check=True, timeout=120)
+    trials = optuna.load_study(study_name="dying", storage=url).trials
+    lost = [trial for trial in trials if trial.state.name == "FAIL"]
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert len(lost) == 1
+    assert len(done) == 2
+    assert any(trial.params == lost[0].params for trial in done)
