@@ -11,7 +11,7 @@ apply_kfp() { # context
   local manifests=github.com/kubeflow/pipelines/manifests/kustomize
   say "Kubeflow Pipelines $KFP_VERSION, from its upstream manifests"
   kubectl --context "$1" apply -k "$manifests/cluster-scoped-resources?ref=$KFP_VERSION"
-  kubectl --context "$1" wait --for condition=established --timeout=60s crd/applications.app.k8s.io
+  kubectl --context "$1" wait crd --all --for condition=established --timeout=60s
   kubectl --context "$1" apply -k "$manifests/env/platform-agnostic?ref=$KFP_VERSION"
 }
 

@@ -69,23 +69,19 @@ def run_train_job(
         from kubeflow.trainer import CustomTrainer
     except ImportError as error:
         raise PipelineError("Kubeflow Trainer's SDK is missing: pip install 'glintru-pipeline[trainer]'") from error
-    values = {
+    values = {"dataset_dir": dataset, "best_path": best, "model_dir": output}
+    arguments = {
+        **{name: str(path.resolve() if local else path) for name, path in values.items()},
         "evaluation": EvaluationConfig().model_dump_json(),
-        "best_path": str(best.resolve() if local else best),
-        "dataset_dir": str(dataset.resolve() if local else dataset),
-        "model_dir": str(output.resolve() if local else output),
         "python_path": [path or str(Path.cwd()) for path in sys.path] if local else [],
     }
-    trainer = CustomTrainer(
-        func=train_model,
-        func_args=values,
-        image=image or None,
-        packages_to_install=[f"torch=={importlib.metadata.version('torch').partition('+')[0]}"] if local else None,
-        num_nodes=1,
-        resources_per_node={"gpu": gpus} if gpus and not local else None,
-        env=dict(os.environ) if local else None,
+    torch = importlib.metadata.version("torch").partition("+")[0]
+    where: dict[str, Any] = (
+        {"packages_to_install": [f"torch=={torch}"], "env": dict(os.environ)}
+        if local
+        else {"image": image or None, "resources_per_node": {"gpu": gpus} if gpus else None}
     )
-    _run(trainer, local, timeout_seconds)
+    _run(CustomTrainer(func=train_model, func_args=arguments, num_nodes=1, **where), local, timeout_seconds)
 
 
 def _run(trainer: Any, local: bool, timeout_seconds: int) -> None:

@@ -70,11 +70,11 @@ def images(docker, work):
         environment = {**docker.environment, "DOCKER": docker.command, "DOCKER_BUILD_OPTIONS": "--network=host"}
         if base:
             environment |= {"BASE_IMAGE": base, "PIP_CONF": str(pip_conf), "TORCH_CPU_INDEX": ""}
-        subprocess.run([script], env=environment, check=True)
-        names = [
+        names = [  # before it: the tree may change while it is built
             subprocess.run([script, what], env=environment, check=True, capture_output=True, text=True).stdout.strip()
             for what in ("name", "server-name")
         ]
+        subprocess.run([script], env=environment, check=True)
     return dict(zip(("task", "server"), names, strict=True))
 
 

@@ -65,14 +65,3 @@ def container_of(workload: dict[str, Any]) -> dict[str, Any]:
     spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
     (container,) = spec["template"]["spec"]["containers"]
     return dict(container)
-
-
-def pod_specs(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return (kind/name, pod template's spec) of every workload."""
-    found = []
-    for o in objects:
-        spec = o.get("spec", {})
-        spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
-        if "template" in spec:
-            found.append((f"{o['kind']}/{o['metadata']['name']}", spec["template"]["spec"]))
-    return found
