@@ -55,3 +55,69 @@ def test_a_train_job_that_fails_says_so(prepared, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "ended as failed" in line
     assert "bert4rec" in line
+
+
+def training_runtime():
+    """The runtime `torch-distributed` as Kubeflow Trainer's API gives it, in short."""
+    pod = {"containers": [{"name": "node", "image": "torch"}]}
+    node = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
+    ancestor = {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}
+    node["template"]["metadata"] = ancestor
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "ClusterTrainingRuntime",
+        "metadata": {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}},
+        "spec": {
+            "mlPolicy": {"numNodes": 1, "torch": {"numProcPerNode": "auto"}},
+            "template": {"spec": {"replicatedJobs": [node]}},
+        },
+    }
+
+
+@pytest.fixture
+def trainer_api(backend, monkeypatch):
+    """The same small API server with Kubeflow Trainer installed; returns the TrainJobs it was given."""
+    created, answer = [], backend.answer
+
+    def extended(method, path, query, body):
+        if path.endswith("/clustertrainingruntimes/torch-distributed"):
+            return 200, training_runtime()
+        if path.endswith("/trainjobs") and method == "POST":
+            created.append(body)
+            return 200, body
+        if "/trainjobs/" in path:
+            complete = {"type": "Complete", "status": "True", "reason": "Done", "message": ""}
+            complete["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+            metadata = {**created[-1]["metadata"], "creationTimestamp": "2026-01-01T00:00:00Z", "namespace": "default"}
+            return 200, {**created[-1], "metadata": metadata, "status": {"conditions": [complete]}}
+        if "trainer.kubeflow.org" in path or "/configmaps/" in path:
+            return 404, {"kind": "Status", "code": 404}
+        if path.endswith("/pods"):
+            return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
+        return answer(method, path, query, body)
+
+    monkeypatch.setattr(backend, "answer", extended)
+    return created
+
+
+def test_what_a_cluster_gets_is_a_train_job_of_trainers_own_schema(trainer_api):
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+
+    options = ["--dataset", "/data/sequences", "--best", "/data/best.json", "--output", "/data/model"]
+    code = main([*options, "--backend", "kubernetes", "--image", "registry.example/python-glintru:7", "--gpus", "1"])
+    assert code == 0
+    (sent,) = trainer_api
+    job = TrainerV1alpha1TrainJob.from_dict(sent)
+    assert job.spec.runtime_ref.name == "torch-distributed"
+    assert job.spec.trainer.num_nodes == 1
+    assert job.spec.trainer.image == "registry.example/python-glintru:7"
+    assert sent["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": 1}
+    assert "stages.train" in json.dumps(sent["spec"]["trainer"]["command"])
+
+
+def test_a_cluster_without_kubeflow_trainer_is_told(backend, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "answer", lambda *_: (404, {"kind": "Status", "code": 404}))
+    options = ["--dataset", "/d", "--best", "/b", "--output", "/m", "--backend", "kubernetes"]
+    assert main(options) == 1
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("error: Kubeflow Trainer: Failed to get Runtime: torch-distributed")
