@@ -85,9 +85,9 @@ PROFILES = {
     "local": Profile("local"),
     "kind": Profile(
         "kind",
-        light=Size("100m", "1", "1Gi", _HOUR),
+        light=Size("100m", "1", "2Gi", _HOUR),
         data=Size("250m", "2", "2Gi", _HOUR),
-        training=Size("500m", "2", "2Gi", 2 * _HOUR),
+        training=Size("500m", "2", "3Gi", 2 * _HOUR),
         retries=1,
         secret=SECRET_NAME,
     ),
