@@ -6,7 +6,7 @@ MAX_BYTES = 1_300_000_000
 
 
 def in_container(docker, image, code):
-    done = docker.run("run", "--rm", "--network=host", image, "python", "-c", code)
+    done = docker.run("run", "--rm", "--network=host", "--entrypoint=python", image, "-c", code)
     return done.stdout.strip()
 
 

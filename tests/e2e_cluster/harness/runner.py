@@ -67,6 +67,8 @@ class _Tee(io.TextIOBase):
         self._log, self._partial = log, ""
 
     def write(self, text: str) -> int:
+        if self._log.closed:  # kfp's logger still holds the stream of an earlier run
+            return len(text)
         self._log.write(text)
         self._log.flush()
         *lines, self._partial = (self._partial + text).split("\n")
