@@ -2,6 +2,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# The cluster that `make kind-up` made; what is given on the command line goes first.
+ifeq ($(RUNNER),kfp)
+-include build/kind.mk
+endif
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +14,16 @@ RUNS ?= runs
 PORT ?= 5000
 PROFILE ?= gpu
 WORK ?= build/benchmark
+OVERLAY ?= gpu
+ACCELERATOR ?= cpu
+export ACCELERATOR REGISTRY PUSH PIP_CONF BASE_IMAGE OVERLAY CONTEXT WITH_KFP
 
 # Options of the pipeline's own command line, from make's variables.
 OPTIONS = --runs-dir "$(RUNS)" --profile "$(PROFILE)" \
 	$(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner "$(RUNNER)") \
-	$(if $(KFP_HOST),--host "$(KFP_HOST)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEBUG),--debug)
+	$(if $(KFP_HOST),--host "$(KFP_HOST)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEBUG),--debug) \
+	$(if $(KFP_NAMESPACE),--namespace "$(KFP_NAMESPACE)") $(if $(MLFLOW_URL),--mlflow-url "$(MLFLOW_URL)") \
+	$(if $(PARALLELISM),--parallelism "$(PARALLELISM)")
 
 .PHONY: help
 help: ## Show this list
@@ -29,6 +39,27 @@ pipeline-run: $(VENV)/pipeline.stamp ## Run the whole pipeline here, or on a clu
 compile: $(VENV)/pipeline.stamp ## Write the compiled pipeline to build/ (PROFILE=local|kind|gpu)
 	@$(BIN)/python -m pipelines.run --compile-only $(OPTIONS)
 
+.PHONY: schedule
+schedule: $(VENV)/pipeline.stamp ## Let a cluster start the pipeline by the clock (CRON="0 3 * * *", UTC)
+	@test -n "$(CRON)" || { echo 'error: CRON is empty, allowed: CRON="minute hour day month weekday" (UTC)' >&2; exit 2; }
+	@$(BIN)/python -m pipelines.run --schedule "$(CRON)" $(OPTIONS)
+
+.PHONY: image
+image: ## Build the images of tasks and MLflow server (ACCELERATOR=cpu|cuda REGISTRY=host/path PUSH=1)
+	@infra/image/build.sh
+
+.PHONY: kind-up
+kind-up: ## A cluster on this machine with Kubeflow Pipelines and MLflow, in kind
+	@infra/kind/up.sh
+
+.PHONY: kind-down
+kind-down: ## Delete the cluster of kind-up
+	@infra/kind/down.sh
+
+.PHONY: deploy
+deploy: ## Apply an overlay to your cluster (OVERLAY=gpu REGISTRY=host/path CONTEXT=name WITH_KFP=1)
+	@infra/deploy.sh
+
 .PHONY: mlflow-ui
 mlflow-ui: $(VENV)/pipeline.stamp ## Compare runs in MLflow's UI (PORT=5000)
 	@$(BIN)/python -m pipelines.mlflow_ui --runs-dir "$(RUNS)" --port "$(PORT)"
@@ -43,11 +74,15 @@ rollback: $(VENV)/pipeline.stamp ## Give the alias champion back to the version 
 
 .PHONY: test
 test: $(VENV)/test.stamp ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n auto
 
 .PHONY: test-slow
 test-slow: $(VENV)/test.stamp ## Run the tests that train, serve or run whole pipelines
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not cluster"
+
+.PHONY: test-e2e
+test-e2e: $(VENV)/test.stamp ## Prove the cluster's parts on this machine: image, services, pipeline in containers
+	$(BIN)/python -m pytest -m cluster -v -s -rs tests/e2e_cluster
 
 .PHONY: benchmark-data
 benchmark-data: $(VENV)/test.stamp ## Time Parquet to sequences at 10 M and 100 M rows (WORK=folder, about 8 GB)

@@ -1,7 +1,9 @@
-"""The commit a run was started from."""
+"""The commit a run was started from, and the tag of the image built from it."""
 
 import subprocess
 from pathlib import Path
+
+from glintru_model import __version__
 
 
 def git_commit() -> str:
@@ -17,3 +19,9 @@ def git_commit() -> str:
         return f"{commit}-dirty" if commit and ask("status", "--porcelain", "--untracked-files=no") else commit
     except OSError:  # no git on this machine
         return ""
+
+
+def image_tag() -> str:
+    """Return version + commit, as `infra/image/build.sh` tags the image; outside a checkout the version alone."""
+    commit = git_commit()
+    return f"{__version__}-{commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''}" if commit else __version__

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kfp import components as kfp_components
 from kfp import local
 from kfp.dsl import Artifact
@@ -26,7 +25,7 @@ from components.run_stage import DEBUG_VARIABLE, ERROR_FILE_VARIABLE, read_error
 from glintru_model.config import PipelineConfig
 from glintru_model.errors import GlintruError, InputError, PipelineError, StorageError
 from glintru_model.files import read_json
-from pipelines.compile import compile_pipeline
+from pipelines.compile import compile_pipeline, task_titles
 from pipelines.console import filtered_stdout
 from pipelines.git import git_commit
 from pipelines.resources import PROFILES
@@ -56,7 +55,7 @@ def run_locally(config: PipelineConfig, run_name: str, runs_dir: Path, *, debug:
         raise StorageError(f"{run_dir}: cannot create the run's folder: {error.strerror}") from error
     log_path, error_path = run_dir / "pipeline.log", run_dir / "error.json"
     package = compile_pipeline(config, PROFILES["local"], run_dir / "pipeline.yaml")
-    titles = _task_titles(package)
+    titles = task_titles(package)
     with _local_runner(runs_dir, run_dir, error_path, debug=debug), filtered_stdout(log_path, titles, show_all=debug):
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
         try:
@@ -77,14 +76,6 @@ def _arguments(config: PipelineConfig, run_name: str, runs_dir: Path, run_dir: P
         "downloads_dir": str(runs_dir / "downloads"),
         "git_commit": git_commit(),
     }
-
-
-def _task_titles(package: Path) -> dict[str, str]:
-    """Map what kfp.local calls a task (its component) to the display name in the compiled pipeline."""
-    spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
-    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
-    tasks = [task for dag in dags for task in dag["tasks"].values()]
-    return {task["componentRef"]["name"].removeprefix("comp-"): task["taskInfo"]["name"] for task in tasks}
 
 
 def tracking_uri(runs_dir: Path) -> str:

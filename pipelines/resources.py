@@ -1,33 +1,50 @@
-"""What each task asks of a cluster, in one place: CPU, memory, GPU, nodes, retries, caching.
+"""What each task asks of a cluster, in one place: CPU, memory, GPU, nodes, time, retries, caching, labels.
 
 A profile is chosen when the pipeline is compiled. kfp.local ignores all of it but the caching flags.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kfp.dsl import PipelineTask
 
+from glintru_model.errors import ConfigError
+
 # Steps without side effects whose result depends on their parameters and inputs alone.
 CACHED_STEPS = ("ingest interactions", "build sequences")
+# Steps that read the log: they may hold the object store's keys.
+SOURCE_STEPS = ("resolve source", "ingest interactions")
+# Steps that hold a whole log in memory, by the first word of their names.
+DATA_STEPS = ("ingest", "build")
 # Steps that train: they take the profile's accelerator.
 ACCELERATED_STEPS = ("tune", "train", "evaluate")
 
 
 @dataclass(frozen=True)
 class Size:
-    """CPU and memory of a task, in Kubernetes' own notation."""
+    """CPU and memory of a task in Kubernetes' own notation, and how long it may run.
+
+    Memory is requested whole, so that a task is never killed for a neighbour's sake; CPU may burst to its limit.
+    """
 
     cpu: str
+    cpu_limit: str
     memory: str
+    timeout_seconds: int
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where tasks run and what they ask for."""
+    """Where tasks run and what they ask for.
+
+    `retries` are for nodes that are taken away (spot, preemptible) as much as for passing failures: they wait
+    30 s, then twice as long each time, 10 min at most. A retried tuning worker finds its study again.
+    `parallelism` is how many tuning workers of one model run at a time.
+    """
 
     name: str
     light: Size | None = None
-    heavy: Size | None = None
+    data: Size | None = None
+    training: Size | None = None
     gpu_type: str = ""
     gpu_count: int = 0
     node_selector: dict[str, str] = field(default_factory=dict)
@@ -37,6 +54,16 @@ class Profile:
     parallelism: int = 2
     secret: str = ""  # a Kubernetes secret whose keys become environment variables
 
+    def with_parallelism(self, parallelism: int) -> "Profile":
+        """Return the profile with another number of tuning workers at a time.
+
+        Raises:
+            ConfigError: it is not from 1 to 256.
+        """
+        if not 1 <= parallelism <= 256:
+            raise ConfigError(f"parallelism {parallelism}, allowed: 1 to 256")
+        return replace(self, parallelism=parallelism)
+
 
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where processes of one pod share tensors
 
@@ -44,13 +71,31 @@ SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where processes of one pod share
 SECRET_NAME = "glintru-credentials"  # noqa: S105 - a name, not a secret
 SECRET_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "GLINTRU_STUDY_STORAGE")
 
+# The secret of the keys to a log in S3; only the steps in SOURCE_STEPS get it, and only where it exists.
+DATA_SECRET_NAME = "glintru-data-access"  # noqa: S105 - a name, not a secret
+DATA_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+
+# On every task's pod: network policies and people find them by it.
+POD_LABELS = {"app.kubernetes.io/part-of": "glintru", "glintru.dev/task": "true"}
+STEP_LABEL = "glintru.dev/step"
+
+_HOUR = 3600
+
 PROFILES = {
     "local": Profile("local"),
-    "kind": Profile("kind", Size("500m", "2Gi"), Size("1", "4Gi"), retries=1, secret=SECRET_NAME),
+    "kind": Profile(
+        "kind",
+        light=Size("100m", "1", "2Gi", _HOUR),
+        data=Size("250m", "2", "2Gi", _HOUR),
+        training=Size("500m", "2", "3Gi", 2 * _HOUR),
+        retries=1,
+        secret=SECRET_NAME,
+    ),
     "gpu": Profile(
         "gpu",
-        Size("2", "8Gi"),
-        Size("8", "32Gi"),
+        light=Size("500m", "2", "4Gi", 2 * _HOUR),
+        data=Size("4", "8", "32Gi", 6 * _HOUR),
+        training=Size("6", "8", "32Gi", 24 * _HOUR),
         gpu_type="nvidia.com/gpu",
         gpu_count=1,
         node_selector={"glintru.dev/pool": "gpu"},
@@ -67,29 +112,42 @@ def place(task: PipelineTask, name: str, profile: Profile) -> PipelineTask:
     """Name a task and give it its caching, size, retries and, if it trains, the accelerator."""
     task.set_display_name(name)
     task.set_caching_options(enable_caching=name in CACHED_STEPS)
-    accelerated = name.split(maxsplit=1)[0] in ACCELERATED_STEPS
-    size = profile.heavy if accelerated else profile.light
-    if size is not None:
-        task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
-        task.set_memory_request(size.memory).set_memory_limit(size.memory)
-    if profile.retries:
-        task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+    step = name.split(maxsplit=1)[0]
+    accelerated = step in ACCELERATED_STEPS
+    size = profile.training if accelerated else profile.data if step in DATA_STEPS else profile.light
+    if size is None:  # this machine: nothing to place
+        return task
+    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu_limit)
+    task.set_memory_request(size.memory).set_memory_limit(size.memory)
+    task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
     if accelerated and profile.gpu_count:
         task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(profile.gpu_count)
-    _place_on_kubernetes(task, profile, accelerated)
+    _place_on_kubernetes(task, name, profile, size)
+    if accelerated and profile.gpu_count:
+        _place_on_gpu_pool(task, profile)
     return task
 
 
-def _place_on_kubernetes(task: PipelineTask, profile: Profile, accelerated: bool) -> None:
+def _place_on_kubernetes(task: PipelineTask, name: str, profile: Profile, size: Size) -> None:
     """Everything that only Kubernetes knows: it lands in the compiled file's platform document."""
     from kfp import kubernetes
 
-    if profile.secret:
+    kubernetes.set_timeout(task, size.timeout_seconds)
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")  # a tag names a commit: it never means another image
+    for key, value in {**POD_LABELS, STEP_LABEL: name.replace(" ", "-")}.items():
+        kubernetes.add_pod_label(task, label_key=key, label_value=value)
+    secrets = {profile.secret: SECRET_KEYS}
+    if name in SOURCE_STEPS:
+        secrets[DATA_SECRET_NAME] = DATA_SECRET_KEYS
+    for secret, keys in secrets.items():
         kubernetes.use_secret_as_env(
-            task, secret_name=profile.secret, secret_key_to_env={key: key for key in SECRET_KEYS}, optional=True
+            task, secret_name=secret, secret_key_to_env={key: key for key in keys}, optional=True
         )
-    if not accelerated or not profile.gpu_count:
-        return
+
+
+def _place_on_gpu_pool(task: PipelineTask, profile: Profile) -> None:
+    from kfp import kubernetes
+
     for key, value in profile.node_selector.items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     kubernetes.add_toleration(task, key=profile.gpu_toleration_key, operator="Exists", effect="NoSchedule")

@@ -13,7 +13,7 @@ from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.ingest import resolve_source
 from glintru_model.errors import GlintruError, InputError
 from pipelines.compile import compile_pipeline
-from pipelines.resources import PROFILES
+from pipelines.resources import PROFILES, Profile
 from pipelines.summary import format_summary
 
 COMPILED = "build/sequential-recommenders-{profile}.yaml"
@@ -25,13 +25,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=None, help="YAML file of a run (default: the quickstart)")
     parser.add_argument("--data", default="", help="the log: a path, s3://..., https://... or a catalog name")
     parser.add_argument("--runner", choices=("local", "kfp"), default="kfp" if os.environ.get("KFP_HOST") else "local")
-    parser.add_argument("--host", default=os.environ.get("KFP_HOST", ""), help="address of the KFP API")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="gpu", help="resources on a cluster")
     parser.add_argument("--image", default="", help="image of the tasks on a cluster")
+    parser.add_argument("--parallelism", type=int, default=0, help="tuning workers of a model at a time on a cluster")
+    _add_backend_arguments(parser)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="everything a local run leaves behind")
     parser.add_argument("--compile-only", action="store_true", help="write the compiled pipeline and stop")
     parser.add_argument("--debug", action="store_true", help="show the full log and tracebacks")
     return parser.parse_args(arguments)
+
+
+def _add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Credentials come from the environment or from files: an option's value is seen by everyone on the machine."""
+    group = parser.add_argument_group("Kubeflow Pipelines")
+    group.add_argument("--host", default=os.environ.get("KFP_HOST", ""), help="address of the KFP API (KFP_HOST)")
+    group.add_argument(
+        "--namespace", default=os.environ.get("KFP_NAMESPACE", ""), help="your profile's (KFP_NAMESPACE)"
+    )
+    group.add_argument("--token-file", type=Path, default=None, help="file with a bearer token (or KFP_TOKEN)")
+    group.add_argument("--cookie-file", type=Path, default=None, help="file with a session cookie (or KFP_COOKIE)")
+    group.add_argument(
+        "--service-account-token",
+        default=os.environ.get("KFP_SERVICE_ACCOUNT_TOKEN", ""),
+        help="path of a projected service account token (KFP_SERVICE_ACCOUNT_TOKEN)",
+    )
+    group.add_argument("--mlflow-url", default=os.environ.get("MLFLOW_URL", ""), help="MLflow's UI (MLFLOW_URL)")
+    group.add_argument("--schedule", default="", metavar="CRON", help="start it by the clock instead of now (UTC)")
+    group.add_argument("--pending-minutes", type=float, default=30, help="how long a task may wait for a node")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,25 +75,56 @@ def _run(options: argparse.Namespace) -> int:
     config = load_pipeline_config(options.config or default, overrides)
     run_name = f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if options.compile_only:
-        path = compile_pipeline(
-            config, PROFILES[options.profile], Path(COMPILED.format(profile=options.profile)), options.image
-        )
+        path = compile_pipeline(config, _profile(options), _package(options), options.image)
         print(f"compiled: {path} (profile {options.profile})")
         return 0
-    if options.runner == "kfp":
+    if options.runner == "kfp" or options.schedule:
         return _submit(config, run_name, options)
     return _run_here(config, run_name, options)
 
 
+def _profile(options: argparse.Namespace) -> Profile:
+    profile = PROFILES[options.profile]
+    return profile.with_parallelism(options.parallelism) if options.parallelism else profile
+
+
+def _package(options: argparse.Namespace) -> Path:
+    return Path(COMPILED.format(profile=options.profile))
+
+
 def _submit(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:
-    from pipelines.submit import submit
+    from pipelines.backend import Backend
+    from pipelines.submit import Submission, schedule, submit
 
     if not options.host:
         raise InputError("RUNNER=kfp needs the address of the KFP API: set KFP_HOST")
+    if options.profile == "local":
+        raise InputError("PROFILE=local asks for nothing of a cluster, allowed: gpu, kind")
+    backend = Backend(
+        options.host,
+        options.namespace,
+        _credential(options.token_file, "KFP_TOKEN"),
+        _credential(options.cookie_file, "KFP_COOKIE"),
+        options.service_account_token,
+    )
+    submission = Submission(
+        config, _profile(options), _package(options), options.image, options.mlflow_url, options.pending_minutes * 60
+    )
+    if options.schedule:
+        schedule(submission, backend, options.schedule)
+        return 0
     print(f"Submitting to Kubeflow Pipelines at {options.host} (profile {options.profile}).")
-    package = Path(COMPILED.format(profile=options.profile))
-    submit(config, run_name, options.host, PROFILES[options.profile], package, options.image)
+    submit(submission, backend, run_name)
     return 0
+
+
+def _credential(path: Path | None, variable: str) -> str:
+    if path is None:
+        return os.environ.get(variable, "")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the credential: {error.strerror}") from error
 
 
 def _run_here(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:

@@ -40,12 +40,13 @@ class ModelTasks(NamedTuple):
     evaluate: PipelineTask
 
 
-def build_pipeline(config: PipelineConfig, profile: Profile):
+def build_pipeline(config: PipelineConfig, profile: Profile, *, recurring: bool = False):
     """Build the DAG with `config` as the parameters' defaults and `profile`'s placement on every task.
 
     Args:
         config: the run's settings; its JSON sections become the defaults of the pipeline's parameters.
         profile: where tasks run and what they ask for.
+        recurring: each run is named by the backend that starts it, in place of the parameter `run_name`.
 
     Returns:
         A kfp pipeline: callable for a local run, compilable to YAML.
@@ -71,13 +72,15 @@ def build_pipeline(config: PipelineConfig, profile: Profile):
         git_commit: str = "",
         settings: str = config.model_dump_json(),
     ) -> NamedTuple("Outputs", [("summary", Artifact), ("report", HTML)]):
+        name_of_run = dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER if recurring else run_name
+
         def placed(task: PipelineTask, name: str) -> PipelineTask:
             return place(task, name, profile)
 
         source = placed(resolve_source(ingest=ingest, downloads_dir=downloads_dir), "resolve source")
         run = placed(
             start_run(
-                run_name=run_name,
+                run_name=name_of_run,
                 experiment=experiment,
                 tracking_uri=tracking_uri,
                 artifact_location=artifact_location,
@@ -101,7 +104,7 @@ def build_pipeline(config: PipelineConfig, profile: Profile):
             """Add one model's tasks: study, parallel workers, selection, training, evaluation."""
             study = placed(
                 create_study(
-                    recommender=recommender, tuning=tuning, run_name=run_name, study_storage=study_storage, run=run
+                    recommender=recommender, tuning=tuning, run_name=name_of_run, study_storage=study_storage, run=run
                 ),
                 f"create study {name}",
             ).outputs["study"]

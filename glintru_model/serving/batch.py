@@ -18,6 +18,7 @@ from glintru_model.serving.recommender import Int32Array, Recommender, Top
 
 _LOG_COLUMNS = ("user_id", "item_id", "timestamp")
 _HISTORY_COLUMNS = ("user_id", "history")
+_ENGINE_MEMORY_GIB = 4.0
 _USERS_AT_ONCE = 16_384
 _NO_ITEMS = np.empty(0, dtype=np.int32)
 
@@ -110,7 +111,7 @@ def _histories(source: Path, output: Path) -> Iterator[tuple[int, Iterator[pa.Re
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as spill,
-        open_engine(Path(spill), str(source)) as connection,
+        open_engine(Path(spill), str(source), _ENGINE_MEMORY_GIB) as connection,
     ):
         log = connection.read_parquet(str(source), file_row_number=True)
         log.create_view("log")

@@ -101,4 +101,6 @@ def _default_k(recommender: Recommender) -> int:
 
 
 def _pinned(package: str) -> str:
-    return f"{package}=={metadata.version(package).partition('+')[0]}"  # without a build's suffix, e.g. +cpu
+    # a task's image holds mlflow's core alone, which has the version of the whole
+    installed = "mlflow-skinny" if package == "mlflow" else package
+    return f"{package}=={metadata.version(installed).partition('+')[0]}"  # without a build's suffix, e.g. +cpu

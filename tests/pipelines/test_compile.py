@@ -1,6 +1,9 @@
 """The compiled file: it parses into KFP's own messages, and its DAG is the one we mean."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,9 +11,12 @@ from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from glintru_model.config import PipelineConfig
+from glintru_model.errors import ConfigError
 from pipelines.compile import compile_pipeline
-from pipelines.resources import PROFILES, SECRET_KEYS
+from pipelines.git import image_tag
+from pipelines.resources import DATA_SECRET_KEYS, DATA_SECRET_NAME, PROFILES, SECRET_KEYS, SECRET_NAME
 
+ROOT = Path(__file__).parents[2]
 MODELS = ("glintru", "sasrec")
 CONFIG = PipelineConfig()
 
@@ -107,17 +113,80 @@ def test_other_steps_take_no_gpu(compiled, task):
     assert "tolerations" not in placed
 
 
-def test_every_task_on_a_cluster_retries_and_reads_credentials_from_the_secret(compiled):
-    dags = [compiled["gpu"][0]["root"]["dag"]]
-    dags += [c["dag"] for c in compiled["gpu"][0]["components"].values() if "dag" in c]
-    leaves = [t for dag in dags for t in dag["tasks"].values() if "for-loop" not in t["componentRef"]["name"]]
-    assert len(leaves) == 15
-    assert all(task["retryPolicy"]["maxRetryCount"] == 3 for task in leaves)
-    placed = compiled["gpu"][1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert len(placed) == 15
-    for settings in placed.values():
-        (secret,) = settings["secretAsEnv"]
-        assert {entry["envVar"] for entry in secret["keyToEnv"]} == set(SECRET_KEYS)
+def leaves_of(documents):
+    dags = [documents[0]["root"]["dag"]]
+    dags += [part["dag"] for part in documents[0]["components"].values() if "dag" in part]
+    return [t for dag in dags for t in dag["tasks"].values() if "for-loop" not in t["componentRef"]["name"]]
+
+
+def placed_of(documents):
+    return documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+@pytest.mark.parametrize(("profile", "retries"), [("kind", 1), ("gpu", 3)])
+def test_every_task_on_a_cluster_retries_with_backoff_has_a_timeout_limits_and_labels(compiled, profile, retries):
+    leaves, placed = leaves_of(compiled[profile]), placed_of(compiled[profile])
+    assert len(leaves) == len(placed) == 15
+    for task in leaves:
+        policy = {
+            "maxRetryCount": retries,
+            "backoffDuration": "30s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "600s",
+        }
+        assert task["retryPolicy"] == policy
+        executor_label = task["componentRef"]["name"].replace("comp-", "exec-")
+        settings = placed[executor_label]
+        assert 3600 <= int(settings["activeDeadlineSeconds"]) <= 24 * 3600
+        assert settings["imagePullPolicy"] == "IfNotPresent"
+        labels = settings["podMetadata"]["labels"]
+        assert labels["glintru.dev/task"] == "true"
+        assert labels["glintru.dev/step"] == task["taskInfo"]["name"].replace(" ", "-")
+    for entry in compiled[profile][0]["deploymentSpec"]["executors"].values():
+        resources = entry["container"]["resources"]
+        assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"]
+        assert {"resourceCpuRequest", "resourceCpuLimit"} <= resources.keys()
+
+
+def test_credentials_come_from_secrets_and_only_the_steps_that_read_the_log_get_its_keys(compiled):
+    tracked = {SECRET_NAME: set(SECRET_KEYS)}
+    for name, settings in placed_of(compiled["gpu"]).items():
+        found = {s["secretName"]: {entry["envVar"] for entry in s["keyToEnv"]} for s in settings["secretAsEnv"]}
+        reads_log = name in ("exec-resolve-source", "exec-ingest-interactions")
+        assert found == ({**tracked, DATA_SECRET_NAME: set(DATA_SECRET_KEYS)} if reads_log else tracked)
+        assert all(secret["optional"] for secret in settings["secretAsEnv"])
+
+
+def test_no_credential_of_the_environment_reaches_the_compiled_file(tmp_path, monkeypatch):
+    for key in (*SECRET_KEYS, *DATA_SECRET_KEYS, "KFP_TOKEN", "KFP_COOKIE"):
+        monkeypatch.setenv(key, "marked-secret")
+    text = compile_pipeline(CONFIG, PROFILES["gpu"], tmp_path / "p.yaml").read_text()
+    assert "marked-secret" not in text
+
+
+def test_the_number_of_tuning_workers_at_a_time_is_a_parameter(tmp_path):
+    path = compile_pipeline(CONFIG, PROFILES["gpu"].with_parallelism(7), tmp_path / "p.yaml")
+    dag = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]
+    limits = [t["iteratorPolicy"]["parallelismLimit"] for t in dag.values() if "iteratorPolicy" in t]
+    assert limits == [7, 7]
+    with pytest.raises(ConfigError, match="parallelism 0, allowed: 1 to 256"):
+        PROFILES["gpu"].with_parallelism(0)
+
+
+def test_the_image_is_named_as_the_build_names_it(tmp_path):
+    for accelerator, profile in (("cpu", "kind"), ("cuda", "gpu")):
+        built = subprocess.run(
+            [ROOT / "infra/image/build.sh", "name"],
+            env={**os.environ, "ACCELERATOR": accelerator, "REGISTRY": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        path = compile_pipeline(CONFIG, PROFILES[profile], tmp_path / f"{profile}.yaml")
+        spec = next(yaml.safe_load_all(path.read_text()))
+        images = {entry["container"]["image"] for entry in spec["deploymentSpec"]["executors"].values()}
+        assert images == {built}
+        assert image_tag() in built
 
 
 def test_every_task_runs_the_chosen_image_and_installs_nothing(tmp_path):

@@ -1,0 +1,133 @@
+"""The connection to a Kubeflow Pipelines backend: address, credentials, and its failures as one line of ours."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glintru_model.errors import GlintruError, InputError, PipelineError
+
+TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
+_INSTALLED_IN = "kubeflow"  # the namespace of a single-user backend
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where the backend is and how to sign in: by a bearer token, a session cookie or a service account.
+
+    `service_account_token` is the path of a projected token, which is read anew for each request. `namespace` is
+    the profile's namespace of a multi-user backend. Credentials are never shown by `repr`.
+    """
+
+    host: str
+    namespace: str = ""
+    token: str = field(default="", repr=False)
+    cookie: str = field(default="", repr=False)
+    service_account_token: str = ""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("token", "cookie", "service_account_token") if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError(f"Kubeflow Pipelines: {' and '.join(given)} are given, allowed: one way to sign in")
+        if self.service_account_token and not Path(self.service_account_token).is_file():
+            raise InputError(f"service account token {self.service_account_token}: no such file")
+
+    @property
+    def pod_namespace(self) -> str:
+        """The namespace that tasks run in."""
+        return self.namespace or _INSTALLED_IN
+
+    def run_url(self, run_id: str) -> str:
+        """Return the page of a run."""
+        return f"{self.host.rstrip('/')}/#/runs/details/{run_id}"
+
+    def connect(self) -> Any:
+        """Make a `kfp.Client` that has been answered.
+
+        Raises:
+            InputError: the credentials are refused, or a multi-user backend needs a namespace.
+            PipelineError: the backend is not reachable, or is none.
+        """
+        from kfp import Client
+        from kfp.client import ServiceAccountTokenVolumeCredentials
+
+        credentials = None
+        if self.service_account_token:
+            credentials = ServiceAccountTokenVolumeCredentials(self.service_account_token)
+        try:
+            client = Client(
+                host=self.host,
+                existing_token=self.token or None,
+                cookies=self.cookie or None,
+                credentials=credentials,
+                namespace=self.pod_namespace + " ",  # any but its default, for which it would ask five times in 25 s
+            )
+            answer = client._healthz_api.healthz_service_get_healthz(
+                _preload_content=False, _request_timeout=TIMEOUT_SECONDS
+            ).data
+        except Exception as error:
+            raise self.explain(error) from error
+        multi_user = self._is_multi_user(answer)
+        if multi_user and not self.namespace:
+            raise InputError(f"{self.host}: a multi-user backend needs your profile's namespace: set KFP_NAMESPACE")
+        # a single-user backend refuses requests that name one
+        client._context_setting["namespace"] = self.namespace if multi_user else ""
+        return client
+
+    def explain(self, error: Exception) -> GlintruError:
+        """Turn whatever kfp and its HTTP client raise into one line that says what to do."""
+        if isinstance(error, GlintruError):
+            return error
+        status = getattr(error, "status", None)
+        message = self._scrubbed(_message(error))
+        if status == 401:
+            return InputError(
+                f"{self.host}: the credentials are not accepted (401): the token or cookie is missing or has expired; "
+                "get a new one and set KFP_TOKEN, KFP_COOKIE or KFP_SERVICE_ACCOUNT_TOKEN"
+            )
+        if "namespace" in message.lower() and ("not found" in message.lower() or status == 404):
+            return InputError(
+                f"namespace {self.pod_namespace!r} is missing at {self.host}: set KFP_NAMESPACE to your profile's "
+                "namespace, or create it"
+            )
+        if status == 403:
+            return InputError(
+                f"{self.host}: not allowed (403) in namespace {self.pod_namespace!r}: it does not exist or is not "
+                f"yours; check KFP_NAMESPACE and your role there ({message})"
+            )
+        if status is not None and status != 0:
+            return PipelineError(f"{self.host}: Kubeflow Pipelines refused ({status}): {message}")
+        return PipelineError(
+            f"{self.host}: Kubeflow Pipelines is not reachable ({message}): check KFP_HOST and that the cluster or its "
+            "port-forward is up"
+        )
+
+    def _is_multi_user(self, answer: bytes) -> bool:
+        try:
+            health = json.loads(answer)
+            return bool(health.get("multi_user", health.get("multiUser", False)))
+        except (ValueError, AttributeError) as error:
+            raise PipelineError(
+                f"{self.host}: this is not the API of Kubeflow Pipelines (a login page, maybe): check KFP_HOST, "
+                "and set KFP_COOKIE or KFP_TOKEN if it asks for a sign-in"
+            ) from error
+
+    def _scrubbed(self, text: str) -> str:
+        for secret in (self.token, self.cookie):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+def _message(error: Exception) -> str:
+    """Take the backend's own sentence out of an error; headers, which may hold a cookie, are never part of it."""
+    body = getattr(error, "body", None)
+    if body:
+        try:
+            answer = json.loads(body)
+            text = str(answer.get("message") or answer.get("error") or body)
+        except (ValueError, AttributeError):
+            text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+    else:
+        text = str(getattr(error, "reason", None) or error or type(error).__name__)
+    return " ".join(text.split())[:300]

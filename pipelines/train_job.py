@@ -1,0 +1,154 @@
+"""Training as a TrainJob of Kubeflow Trainer, on a cluster or in a process of this machine.
+
+    python -m pipelines.train_job --dataset DIR --best FILE --output DIR [--backend local|kubernetes]
+
+One node, one process: the trainer does not spread over several yet. On a cluster, the paths lie on a volume that the
+training runtime mounts, and `--image` names the image of the tasks.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from glintru_model.config import EvaluationConfig
+from glintru_model.errors import GlintruError, InputError, PipelineError
+from glintru_model.progress import say
+
+RUNTIME = "torch-distributed"  # the name that Kubeflow Trainer's own manifests give it
+_POLL_SECONDS = 2
+
+
+def train_model(arguments=None, **keywords):
+    """Train one recommender: the function that a TrainJob runs. Its source travels alone, so it imports inside.
+
+    The local backend hands its arguments over as one dict, the Kubernetes backend as keywords.
+    """
+    import sys
+
+    values = {**(arguments or {}), **keywords}
+    sys.path.extend(values.pop("python_path"))  # empty on a cluster: the image holds the package
+    from glintru_model import stages
+
+    stages.train(run_path="", **values)
+
+
+def run_train_job(
+    dataset: Path,
+    best: Path,
+    output: Path,
+    *,
+    backend: str,
+    image: str = "",
+    gpus: int = 0,
+    timeout_seconds: int = 3600,
+) -> None:
+    """Submit the job, pass its log on, and wait for its end.
+
+    Args:
+        dataset: what `build_sequences` wrote.
+        best: what `select_hyperparameters` wrote.
+        output: where the model goes.
+        backend: `local` or `kubernetes`.
+        image: the image of the job's pods on Kubernetes.
+        gpus: GPUs of the job's pod on Kubernetes.
+        timeout_seconds: how long it may take.
+
+    Raises:
+        InputError: a path does not exist.
+        PipelineError: Kubeflow Trainer is not installed or not reachable, or the job failed.
+    """
+    local = backend == "local"
+    for path in (dataset, best) if local else ():
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    try:
+        from kubeflow.trainer import CustomTrainer
+    except ImportError as error:
+        raise PipelineError("Kubeflow Trainer's SDK is missing: pip install 'glintru-pipeline[trainer]'") from error
+    values = {"dataset_dir": dataset, "best_path": best, "model_dir": output}
+    arguments = {
+        **{name: str(path.resolve() if local else path) for name, path in values.items()},
+        "evaluation": EvaluationConfig().model_dump_json(),
+        "python_path": [path or str(Path.cwd()) for path in sys.path] if local else [],
+    }
+    torch = importlib.metadata.version("torch").partition("+")[0]
+    where: dict[str, Any] = (
+        {"packages_to_install": [f"torch=={torch}"], "env": dict(os.environ)}
+        if local
+        else {"image": image or None, "resources_per_node": {"gpu": gpus} if gpus else None}
+    )
+    _run(CustomTrainer(func=train_model, func_args=arguments, num_nodes=1, **where), local, timeout_seconds)
+
+
+def _run(trainer: Any, local: bool, timeout_seconds: int) -> None:
+    try:
+        client = _client(local)
+        name = client.train(runtime=client.get_runtime(RUNTIME), trainer=trainer)
+        say(f"TrainJob {name}: submitted")
+        status = _wait(client, name, timeout_seconds)
+        log = [line for part in client.get_job_logs(name) for line in part.splitlines()]
+    except GlintruError:
+        raise
+    except Exception as error:  # whatever the SDK and its Kubernetes client raise
+        raise PipelineError(f"Kubeflow Trainer: {' '.join(str(error).split())[:300]}") from error
+    for line in log:
+        print(line)
+    if status != "Complete":
+        raise PipelineError(f"TrainJob {name} ended as {status.lower()}: {_reason(log)}")
+    say(f"TrainJob {name}: complete")
+
+
+def _reason(log: list[str]) -> str:
+    """Find the error that a traceback ends with; ours before torchrun's own about it."""
+    ours = [line.partition("glintru_model.errors.")[2] for line in log if "glintru_model.errors." in line]
+    any_error = [line.strip() for line in log if "Error: " in line]
+    return next(iter([*ours, *any_error]), "see its log above")
+
+
+def _client(local: bool) -> Any:
+    from kubeflow.trainer import KubernetesBackendConfig, LocalProcessBackendConfig, TrainerClient
+
+    return TrainerClient(backend_config=LocalProcessBackendConfig() if local else KubernetesBackendConfig())
+
+
+def _wait(client: Any, name: str, timeout_seconds: int) -> str:
+    deadline = time.monotonic() + timeout_seconds
+    while (status := str(client.get_job(name).status)) not in ("Complete", "Failed"):
+        if time.monotonic() > deadline:
+            client.delete_job(name)
+            raise PipelineError(f"TrainJob {name}: no end after {timeout_seconds} s, deleted")
+        time.sleep(_POLL_SECONDS)
+    return status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a TrainJob; return the process's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train_job", description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--best", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--backend", choices=("local", "kubernetes"), default="local")
+    parser.add_argument("--image", default="", help="image of the job's pods on Kubernetes")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job's pod on Kubernetes")
+    options = parser.parse_args(arguments)
+    try:
+        run_train_job(
+            options.dataset,
+            options.best,
+            options.output,
+            backend=options.backend,
+            image=options.image,
+            gpus=options.gpus,
+        )
+    except GlintruError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
