@@ -49,7 +49,7 @@ def write_data_report(
     page.add_section("Cleaning")
     _add_steps(page, report["steps"] + (manifest or {}).get("steps", [])[1:])
     page.add_section("Distributions", "Of the log as ingest left it.")
-    page.add_figures("", distribution_figures(report))
+    page.add_figures("", [*distribution_figures(report), _time_figure(report["times"])])
     _add_summaries(page, report)
     if manifest is not None:
         _add_split(page, manifest)
@@ -64,12 +64,8 @@ def write_data_report(
 
 
 def distribution_figures(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Plot the lengths of histories, the popularity of items and the events in time, as any report may show them."""
-    return [
-        _length_figure(report["sequence_lengths"]),
-        _popularity_figure(report["item_popularity"]),
-        _time_figure(report["times"]),
-    ]
+    """Plot the lengths of histories and the popularity of items, as any report may show them."""
+    return [_length_figure(report["sequence_lengths"]), _popularity_figure(report["item_popularity"])]
 
 
 def _add_verdicts(
