@@ -18,5 +18,11 @@ def ingest_interactions(ingest: str, fingerprint: str, downloads_dir: str, inter
     from components.run_stage import run_stage
     from glintru_model import stages
 
-    counts = run_stage(stages.ingest, ingest=ingest, downloads_dir=downloads_dir, output_dir=interactions.path)
+    counts = run_stage(
+        stages.ingest,
+        ingest=ingest,
+        downloads_dir=downloads_dir,
+        output_dir=interactions.path,
+        fingerprint=fingerprint,
+    )
     interactions.metadata.update({**counts, "fingerprint": fingerprint})

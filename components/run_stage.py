@@ -27,11 +27,11 @@ def run_stage(stage: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         return stage(*args, **kwargs)
     except GlintruError as error:
+        if error_file := os.environ.get(ERROR_FILE_VARIABLE):
+            write_json(Path(error_file), {"message": str(error), "exit_code": error.exit_code})
         if os.environ.get(DEBUG_VARIABLE):
             raise
         say(f"error: {error}")
-        if error_file := os.environ.get(ERROR_FILE_VARIABLE):
-            write_json(Path(error_file), {"message": str(error), "exit_code": error.exit_code})
         sys.exit(error.exit_code)
 
 

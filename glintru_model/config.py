@@ -25,7 +25,7 @@ class Search:
 class Frozen(BaseModel):
     """Immutable settings that refuse unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @classmethod
     def search_space(cls) -> dict[str, Search]:
@@ -67,6 +67,13 @@ class ColumnMapping(Frozen):
     item_id: str = "item_id"
     timestamp: str = "timestamp"
     rating: str = "rating"
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        names = list(self.model_dump().values())
+        if len(set(names)) < len(names):
+            raise ValueError(f"one column cannot be two things, found: {', '.join(names)}")
+        return self
 
 
 class SyntheticConfig(Frozen):

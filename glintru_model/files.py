@@ -31,12 +31,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, marker: str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes `path`'s place if the block succeeds, else it is removed.
 
+    Args:
+        path: the folder to make. One that is there is replaced only if it is empty or an earlier output.
+        marker: name of a file that every such output holds.
+
     Raises:
+        DataError: `path` is a file, or a folder of something else.
         StorageError: the disk refused (full, read-only, no permission).
     """
+    _refuse_foreign(path, marker)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -46,12 +52,25 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            earlier = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            os.replace(path, earlier)  # an empty folder gives way
+            os.replace(temporary, path)
+            shutil.rmtree(earlier)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"{path}: cannot write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_foreign(path: Path, marker: str) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise DataError(f"{path}: is a file, expected a folder to write")
+    if any(path.iterdir()) and not (path / marker).exists():
+        raise DataError(f"{path}: holds other files and no {marker}; give an empty folder or a new one")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from glintru_model.config import EvaluationConfig, IngestConfig, RegistryConfig, SequencesConfig, TuningConfig
 from glintru_model.config_io import parse, parse_recommender
-from glintru_model.errors import TrackingError
+from glintru_model.errors import DataError, TrackingError
 from glintru_model.files import read_json, write_json
 from glintru_model.fingerprint import combine, package_fingerprint
 from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TRAINING_FILE, VOCABULARY_FILE
@@ -67,15 +67,26 @@ def start_run(
     say(f"MLflow experiment {experiment!r}, run {run_name!r}")
 
 
-def ingest(ingest: str, downloads_dir: str, output_dir: str) -> dict[str, Any]:
+def ingest(ingest: str, downloads_dir: str, output_dir: str, fingerprint: str = "") -> dict[str, Any]:
     """Read, validate and clean the log into `output_dir`; return its counts.
+
+    Args:
+        ingest: `IngestConfig` as JSON.
+        downloads_dir: where copies of published logs are kept.
+        output_dir: the folder to write.
+        fingerprint: what `resolve_source` said; a log that has changed since is refused, because the result would be
+            kept under the wrong key. Empty, or an address whose content has no version, is not compared.
 
     Raises:
         InputError: the log, or a setting, cannot be used.
     """
     from glintru_model.data import ingest as ingest_log
 
-    report = ingest_log.ingest(parse(IngestConfig, ingest, "ingest"), Path(output_dir), Path(downloads_dir))
+    config = parse(IngestConfig, ingest, "ingest")
+    source = ingest_log.resolve_source(config, Path(downloads_dir))
+    if fingerprint and source.kind != "web" and combine(source.fingerprint, package_fingerprint()) != fingerprint:
+        raise DataError(f"{source.description}: changed since the run began; run it again")
+    report = ingest_log.ingest(config, Path(output_dir), Path(downloads_dir))
     return dict(report["counts"])
 
 

@@ -17,6 +17,11 @@ _TASK_STARTS = re.compile(r"Executing task '([^']+)'")
 _TASK_CACHED = re.compile(r"Task (\S+) cache hit")
 
 
+def without_colours(text: str) -> str:
+    """Take terminal colours out of a text."""
+    return _COLOUR.sub("", text)
+
+
 def clock(seconds: float) -> str:
     """Write elapsed seconds as `m:ss`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
@@ -41,7 +46,7 @@ class ConsoleFilter(io.TextIOBase):
         with self._lock:
             *lines, self._partial = (self._partial + text).split("\n")
             for line in lines:
-                self._line(_COLOUR.sub("", line))
+                self._line(without_colours(line))
         return len(text)
 
     def flush(self) -> None:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from kfp.dsl import Artifact
 
 from components.run_stage import DEBUG_VARIABLE, ERROR_FILE_VARIABLE, read_error
 from glintru_model.config import PipelineConfig
-from glintru_model.errors import GlintruError, InputError, PipelineError, StorageError
+from glintru_model.errors import GlintruError, InputError, PipelineError, StorageError, TrackingError
 from glintru_model.files import read_json
+from glintru_model.tracking import close_pipeline_run, find_pipeline_run
 from pipelines.compile import compile_pipeline, task_titles
-from pipelines.console import filtered_stdout
+from pipelines.console import filtered_stdout, without_colours
 from pipelines.git import git_commit
 from pipelines.resources import PROFILES
 
@@ -61,17 +62,31 @@ def run_locally(config: PipelineConfig, run_name: str, runs_dir: Path, *, debug:
         try:
             outputs = _execute(package, _arguments(config, run_name, runs_dir, run_dir))
         except RuntimeError as failure:  # all that kfp.local raises for a failed task
+            _close(runs_dir, run_name, "FAILED")
             raise _as_typed(failure, error_path, log_path) from failure
+        except KeyboardInterrupt:
+            _close(runs_dir, run_name, "KILLED")
+            raise
     shutil.copyfile(outputs["report"].path, run_dir / "report.html")
     shutil.copyfile(outputs["summary"].path, run_dir / "summary.json")
     return dict(read_json(run_dir / "summary.json"))
 
 
+def _close(runs_dir: Path, run_name: str, status: str) -> None:
+    """End the run in MLflow, if it was begun: a run that ended otherwise than well does not stay open for ever."""
+    with suppress(TrackingError):  # the run's own failure matters more
+        if run := find_pipeline_run(tracking_uri(runs_dir), run_name):
+            close_pipeline_run(run, status)
+
+
 def _arguments(config: PipelineConfig, run_name: str, runs_dir: Path, run_dir: Path) -> dict[str, str]:
+    uri = tracking_uri(runs_dir)
+    # A server of her own decides where it keeps artifacts; a folder of this machine would mean nothing to it.
+    artifacts = (runs_dir / "mlartifacts" / config.name).as_uri() if uri.startswith("sqlite:") else ""
     return {
         "run_name": run_name,
-        "tracking_uri": tracking_uri(runs_dir),
-        "artifact_location": (runs_dir / "mlartifacts" / config.name).as_uri(),
+        "tracking_uri": uri,
+        "artifact_location": artifacts,
         "study_storage": f"journal:{run_dir / 'study.journal'}",
         "downloads_dir": str(runs_dir / "downloads"),
         "git_commit": git_commit(),
@@ -123,6 +138,6 @@ def _local_runner(runs_dir: Path, run_dir: Path, error_path: Path, *, debug: boo
 def _as_typed(failure: RuntimeError, error_path: Path, log_path: Path) -> GlintruError:
     left = read_error(error_path)
     if left is None:
-        return PipelineError(f"{failure}; the full log is {log_path}")
+        return PipelineError(f"{without_colours(str(failure))}; the full log is {log_path}")
     message, exit_code = left
     return InputError(message) if exit_code == InputError.exit_code else PipelineError(f"{message} (log: {log_path})")

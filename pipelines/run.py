@@ -12,6 +12,7 @@ from glintru_model.config import PipelineConfig
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.ingest import resolve_source
 from glintru_model.errors import GlintruError, InputError
+from glintru_model.tracking.client import refuse_credentials
 from pipelines.compile import compile_pipeline
 from pipelines.resources import PROFILES, Profile
 from pipelines.summary import format_summary
@@ -64,6 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -73,6 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     overrides: dict[str, Any] = {"ingest.source": options.data} if options.data else {}
     default = Path(__file__).parent / "configs" / ("quickstart.yaml" if not options.data else "own-data.yaml")
     config = load_pipeline_config(options.config or default, overrides)
+    refuse_credentials(config.ingest.source, "ingest.source", "fetch the file first, or use s3:// with AWS_*")
     run_name = f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if options.compile_only:
         path = compile_pipeline(config, _profile(options), _package(options), options.image)

@@ -59,7 +59,7 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
     source = interactions_dir / INTERACTIONS_FILE
     if not source.is_file():
         raise DataError(f"{source}: no such file, expected the output of ingest")
-    with atomic_directory(output_dir) as temporary:
+    with atomic_directory(output_dir, MANIFEST_FILE) as temporary:
         work = temporary / "work"
         work.mkdir()
         with open_engine(work / "spill", str(source), config.memory_gib) as connection:

@@ -116,8 +116,11 @@ def recorded_checksum(path: Path) -> str:
     """Read the checksum that lies beside a downloaded file; "" where there is none yet."""
     for algorithm in ("md5", "sha256"):
         record = _record(path, algorithm)
-        if record.is_file():
-            return f"{algorithm}:{record.read_text(encoding='ascii').split()[0]}"
+        length = {"md5": 32, "sha256": 64}[algorithm]
+        if record.is_file() and (
+            found := re.search(rf"\b[0-9a-fA-F]{{{length}}}\b", record.read_text(encoding="ascii", errors="replace"))
+        ):
+            return f"{algorithm}:{found.group().lower()}"
     return ""
 
 

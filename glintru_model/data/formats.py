@@ -7,7 +7,7 @@ import codecs
 import csv
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -109,6 +109,7 @@ def open_log(connection: Any, files: Sequence[Path], form: LogFormat, columns: C
         for role, name in wanted.items():
             if name not in names and name not in keys:
                 raise DataError(f"{path}: no column {name!r} for {role}, found: {', '.join(names)}")
+        _refuse_ambiguous(path, names, wanted.values())
     has_rating = all(columns.rating in names for names in found)
     if has_rating:
         wanted["rating"] = columns.rating
@@ -203,6 +204,14 @@ def _refuse_mixed(files: Sequence[Path], found: list[list[str]], form: LogFormat
                     )
     if form.kind != "parquet" and len({_is_gzip(path) for path in files}) > 1:
         raise DataError(f"{files[0].parent}: some files are compressed and some are not, expected all alike")
+
+
+def _refuse_ambiguous(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
+    """Refuse a wanted column that stands twice, also in other letters: DuckDB does not tell `User` from `user`."""
+    for name in wanted:
+        alike = [other for other in names if other.casefold() == name.casefold()]
+        if len(alike) > 1:
+            raise DataError(f"{path}: column {name!r} is not unique, found: {', '.join(alike)}; rename one")
 
 
 def _columns_of(path: Path, form: LogFormat) -> list[str]:

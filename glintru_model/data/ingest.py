@@ -60,7 +60,7 @@ def ingest(config: IngestConfig, output_dir: Path, downloads_dir: Path) -> dict[
         StorageError: a store, a server or the disk fails; nothing is written.
     """
     source = resolve_source(config, downloads_dir)
-    with atomic_directory(output_dir) as temporary:
+    with atomic_directory(output_dir, INTERACTIONS_FILE) as temporary:
         work = temporary / "work"
         work.mkdir()
         with open_engine(work / "spill", source.description, config.memory_gib) as connection:

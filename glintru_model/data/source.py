@@ -60,14 +60,14 @@ def resolve_source(config: IngestConfig, downloads_dir: Path) -> ResolvedSource:
 
     Args:
         config: names the source.
-        downloads_dir: not touched; here so that resolving and fetching are called alike.
+        downloads_dir: where a copy of a dataset of the catalog may lie; its content counts.
 
     Raises:
         DataError: no such file, object or dataset (the nearest name is offered), or a scheme that is not supported.
         ConfigError: a setting that this source has no use for.
         StorageError: a store or a server cannot be reached.
     """
-    found = _find(config)
+    found = _find(config, downloads_dir)
     if not config.append_to:
         return found
     earlier = Path(config.append_to) / INTERACTIONS_FILE
@@ -76,12 +76,12 @@ def resolve_source(config: IngestConfig, downloads_dir: Path) -> ResolvedSource:
     return replace(found, fingerprint=combine(found.fingerprint, hash_file(earlier)))
 
 
-def _find(config: IngestConfig) -> ResolvedSource:
+def _find(config: IngestConfig, downloads_dir: Path) -> ResolvedSource:
     source = config.source
     if source == SYNTHETIC:
         return _synthetic(config)
     if source in CATALOG:
-        return _catalog(config)
+        return _catalog(config, downloads_dir)
     if source.startswith(storage.SCHEME):
         return _s3(config)
     if source.startswith(("https://", "http://")):
@@ -101,13 +101,15 @@ def _synthetic(config: IngestConfig) -> ResolvedSource:
     return ResolvedSource("synthetic", description, combine(SYNTHETIC, settings.model_dump_json()))
 
 
-def _catalog(config: IngestConfig) -> ResolvedSource:
+def _catalog(config: IngestConfig, downloads_dir: Path) -> ResolvedSource:
     entry = find_entry(config.source)
     _refuse_settings(config, f"the catalog's {entry.name!r}", ("format", "columns"))
+    copy = downloads_dir / entry.file_name
+    content = hash_file(copy) if copy.is_file() else "to be downloaded"
     return ResolvedSource(
         kind="catalog",
         description=entry.name,
-        fingerprint=combine("catalog", repr(entry), config.checksum),
+        fingerprint=combine("catalog", repr(entry), config.checksum, content),
         format=entry.format,
         columns=entry.columns,
         entry=entry,

@@ -6,10 +6,8 @@ import numpy as np
 
 from glintru_model.config import EvaluationConfig
 from glintru_model.data.sequences import EvaluationCases, SequenceDataset, Vocabulary
-from glintru_model.evaluation.metrics import Int64Array
+from glintru_model.evaluation.metrics import MISS, Int64Array
 from glintru_model.evaluation.ranking import Scorer, rank_targets
-
-MISS = 2**31 - 1  # beyond any cutoff
 
 
 def rank_by_own_vocabulary(
@@ -51,7 +49,7 @@ def rank_by_own_vocabulary(
     if len(rows):
         filter_seen, batch_size = config.filter_seen, config.batch_size
         found = rank_targets(scorer, histories, own.select(rows), filter_seen=filter_seen, batch_size=batch_size)
-        ranks[rows] = np.where(found.ranks > vocabulary.num_items, MISS, found.ranks)
+        ranks[rows] = found.ranks
     for row in np.flatnonzero(is_known & ~has_history):
         popularity = vocabulary.train_counts
         ranks[row] = (popularity >= popularity[own.targets[row] - 1]).sum()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from glintru_model.errors import DataError
 
 MAIN_CUTOFF = 10
+MISS = 2**31 - 1  # the rank of a target that is no candidate: beyond any cutoff, however small the catalogue
 MAIN_METRIC = f"ndcg_at_{MAIN_CUTOFF}"
 
 Int64Array = npt.NDArray[np.int64]
@@ -40,7 +41,7 @@ def metrics_from_ranks(ranks: Int64Array, cutoffs: Sequence[int]) -> dict[str, F
     """Compute every metric at every cutoff.
 
     Args:
-        ranks: 1-based rank of each case's target, (C,); a miss has any rank beyond the catalogue.
+        ranks: 1-based rank of each case's target, (C,); `MISS` for a target that is no candidate.
         cutoffs: values of k.
 
     Returns:

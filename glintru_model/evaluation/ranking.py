@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glintru_model.data.sequences import EvaluationCases, SequenceDataset
 from glintru_model.errors import TrainingError
+from glintru_model.evaluation.metrics import MISS
 from glintru_model.evaluation.sampling import PopularitySampler, sampled_ranks
 from glintru_model.progress import Progress
 
@@ -44,7 +45,7 @@ class RankingResult:
     """Where the targets stand.
 
     Attributes:
-        ranks: 1-based, in the order of the cases, (C,); V + 1 for a target that the filter removed.
+        ranks: 1-based, in the order of the cases, (C,); `MISS` for a target that the filter removed.
         num_removed_targets: targets that the filter removed; each counts as a miss.
         recommended: the best items of each case in order, (C, K); 0 where no candidate is left.
         seconds: time taken.
@@ -106,7 +107,7 @@ def rank_targets(
                 recommended[rows, : best.shape[1]] = best.cpu().numpy()
         if progress and start + len(rows) < len(cases):
             progress.update(start + len(rows))
-    num_removed = int((ranks > dataset.num_items).sum())
+    num_removed = int((ranks == MISS).sum())
     return RankingResult(ranks, num_removed, recommended, time.perf_counter() - started, among_sampled)
 
 
@@ -148,7 +149,7 @@ def _ranks(scores_BV1: Tensor, targets: Int32Array) -> Tensor:
     target_scores_B1 = scores_BV1.gather(1, targets_B1)
     # The target itself makes it 1-based; a sum in int64 would take more than twice the time.
     ranks_B = (scores_BV1 >= target_scores_B1).sum(dim=1, dtype=torch.int32)
-    return torch.where(torch.isneginf(target_scores_B1[:, 0]), scores_BV1.shape[1], ranks_B)
+    return torch.where(torch.isneginf(target_scores_B1[:, 0]), MISS, ranks_B)
 
 
 def _best_items(scores_BV1: Tensor, top_k: int) -> Tensor:

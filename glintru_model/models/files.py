@@ -41,7 +41,7 @@ def save_model(
     if not vocabulary_path.is_file():
         raise DataError(f"{vocabulary_path}: no such file, expected the vocabulary of the training sequences")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, CONFIG_FILE) as temporary:
         save_file(weights, temporary / WEIGHTS_FILE)
         write_json(temporary / CONFIG_FILE, {"num_items": model.num_items, "recommender": config.model_dump()})
         shutil.copyfile(vocabulary_path, temporary / VOCABULARY_FILE)

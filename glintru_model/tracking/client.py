@@ -23,7 +23,8 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-_SECRET_KEY = re.compile(r"password|passwd|token|secret|signature|credential", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"password|passwd|token|secret|signature|credential|^sig$|^sas$|api.?key", re.IGNORECASE)
+_INSTEAD = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) instead"
 _USERINFO = re.compile(r"""(?<=://)[^/@\s"']+@""")
 _QUERY = re.compile(r"""(://[^?\s"']+)\?[^\s"']+""")
 
@@ -51,7 +52,7 @@ def connect(tracking_uri: str) -> Any:
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
-def refuse_credentials(address: str, what: str) -> None:
+def refuse_credentials(address: str, what: str, instead: str = _INSTEAD) -> None:
     """Refuse an address that holds a user, a password or a token: addresses are stored and shown.
 
     Raises:
@@ -60,10 +61,7 @@ def refuse_credentials(address: str, what: str) -> None:
     parts = urlsplit(address)
     secret = "@" in parts.netloc or any(_SECRET_KEY.search(key) for key, _ in parse_qsl(parts.query))
     if secret:
-        raise ConfigError(
-            f"{what} ({parts.scheme}://...) holds credentials: take them out and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) instead"
-        )
+        raise ConfigError(f"{what} ({parts.scheme}://...) holds credentials: take them out; {instead}")
 
 
 def without_secrets(text: str) -> str:

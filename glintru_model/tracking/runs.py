@@ -105,6 +105,20 @@ def run_tags(ref: RunRef) -> dict[str, str]:
         return dict(client.get_run(ref.run_id).data.tags)
 
 
+def find_pipeline_run(tracking_uri: str, run_name: str) -> RunRef:
+    """Return the newest pipeline run of that name; the null run if there is none.
+
+    Raises:
+        TrackingError: MLflow refuses or is not reachable.
+    """
+    client = connect(tracking_uri)
+    with mlflow_errors(tracking_uri):
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        clause = f"tags.{PIPELINE_TAG} = {_quoted(run_name)} and tags.kind = 'pipeline'"
+        found = client.search_runs(experiments, clause, max_results=1) if experiments else []
+    return RunRef(tracking_uri, found[0].info.experiment_id, found[0].info.run_id) if found else RunRef()
+
+
 def log_settings(ref: RunRef, settings: str) -> None:
     """Keep a run's whole configuration: as params that can be searched, and as the artifact `settings.json`.
 

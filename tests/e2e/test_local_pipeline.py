@@ -168,6 +168,15 @@ def test_everything_lies_under_one_folder(runs):
     assert list(runs.runs_dir.rglob(".*.tmp")) == []
 
 
+def assert_no_run_is_left_open(database):
+    from mlflow import MlflowClient
+
+    if database.exists():
+        client = MlflowClient(f"sqlite:///{database}")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        assert "RUNNING" not in {run.info.status for run in client.search_runs(experiments)}
+
+
 def good_log(path):
     write_log(path, num_users=10)
 

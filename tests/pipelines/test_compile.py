@@ -12,6 +12,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from glintru_model.config import PipelineConfig
 from glintru_model.errors import ConfigError
+from pipelines import run
 from pipelines.compile import compile_pipeline
 from pipelines.git import image_tag
 from pipelines.resources import DATA_SECRET_KEYS, DATA_SECRET_NAME, PROFILES, SECRET_KEYS, SECRET_NAME
@@ -203,3 +204,15 @@ def test_the_configs_sections_are_the_parameters_defaults(compiled):
     assert json.loads(parameters["sasrec"]["defaultValue"]) == CONFIG.models.sasrec.model_dump()
     assert json.loads(parameters["settings"]["defaultValue"]) == json.loads(CONFIG.model_dump_json())
     assert parameters["tuning_workers"]["defaultValue"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "source", ["https://bob:hunter2@example.org/log.csv", "https://example.org/log.csv?X-Amz-Signature=hunter2&x=1"]
+)
+def test_an_address_with_a_secret_never_reaches_the_compiled_file(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["--compile-only", "--data", source]) == 2
+    shown = capsys.readouterr()
+    assert "ingest.source" in shown.err
+    assert "hunter2" not in shown.err + shown.out
+    assert list(tmp_path.iterdir()) == []

@@ -35,18 +35,19 @@ def test_a_writer_that_stops_half_way_leaves_the_old_file(tmp_path):
 def test_a_folder_replaces_the_old_one_only_when_it_is_whole(tmp_path):
     path = tmp_path / "data"
     for version in ("one", "two"):
-        with atomic_directory(path) as temporary:
+        with atomic_directory(path, "marker") as temporary:
             (temporary / version).touch()
-    assert names(path) == ["two"]
+            (temporary / "marker").touch()
+    assert names(path) == ["marker", "two"]
     with pytest.raises(HaltError):
-        write_half(atomic_directory(path))
-    assert names(path) == ["two"]
+        write_half(atomic_directory(path, "marker"))
+    assert names(path) == ["marker", "two"]
     assert names(tmp_path) == ["data"]
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
     path = tmp_path / "data"
-    with pytest.raises(StorageError, match=r"data: cannot write: No space left"), atomic_directory(path):
+    with pytest.raises(StorageError, match=r"data: cannot write: No space left"), atomic_directory(path, "marker"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert names(tmp_path) == []
 
@@ -64,3 +65,15 @@ def test_nan_never_reaches_a_json_file(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert names(tmp_path) == []
+
+
+def test_a_folder_of_somebody_elses_files_is_never_replaced(tmp_path):
+    path = tmp_path / "home"
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match=r"home: holds other files and no marker"):
+        write_half(atomic_directory(path, "marker"))
+    with pytest.raises(DataError, match=r"thesis\.txt: is a file"):
+        write_half(atomic_directory(path / "thesis.txt", "marker"))
+    assert (path / "thesis.txt").read_text() == "years of work"
+    assert names(tmp_path) == ["home"]

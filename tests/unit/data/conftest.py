@@ -13,6 +13,7 @@ import pytest
 
 from glintru_model.config import IngestConfig
 from glintru_model.data.ingest import ingest
+from glintru_model.data.interactions import INTERACTIONS_FILE
 from glintru_model.errors import GlintruError, InputError
 
 REAL_LOGS = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -82,11 +83,11 @@ def refused(tmp_path: Path) -> Callable[..., str]:
     def run(source: Path | str, **settings: Any) -> str:
         output = tmp_path / "refused"
         output.mkdir()
-        (output / "earlier").touch()
+        (output / INTERACTIONS_FILE).touch()
         with pytest.raises(GlintruError) as caught:
             ingest(IngestConfig(source=str(source), **settings), output, tmp_path / "downloads")
         assert isinstance(caught.value, InputError)
-        assert [path.name for path in output.iterdir()] == ["earlier"]
+        assert [path.name for path in output.iterdir()] == [INTERACTIONS_FILE]
         assert not list(tmp_path.glob(".refused*"))
         message = str(caught.value)
         assert "\n" not in message

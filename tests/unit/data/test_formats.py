@@ -247,3 +247,11 @@ def test_broken_gzip(tmp_path, refused):
     path = write(tmp_path / "log.csv.gz", lines(",") * 2000)
     path.write_bytes(path.read_bytes()[:-30])
     assert "log.csv.gz" in refused(path)
+
+
+@pytest.mark.parametrize("twin", ["USER_ID", "user_id"])
+def test_a_wanted_column_that_stands_twice_is_refused(tmp_path, refused, twin):
+    log = write(tmp_path / "log.csv", lines(",", header=(*NAMES, twin), rows=[(*row, "x") for row in ROWS]))
+    message = refused(log)
+    assert "'user_id' is not unique" in message
+    assert twin in message

@@ -155,3 +155,12 @@ def test_an_unreachable_server(tmp_path):
 def test_an_address_that_does_not_tell_the_format(tmp_path):
     with pytest.raises(DataError, match="https://host/export: cannot tell the format"):
         resolve("https://me:secret@host/export?token=secret", tmp_path)
+
+
+def test_another_copy_of_a_known_dataset_is_another_source(tmp_path):
+    config = IngestConfig(source="ml-100k")
+    seen = {resolve_source(config, tmp_path).fingerprint}
+    for content in (b"one", b"two"):
+        (tmp_path / "ml-100k.zip").write_bytes(content)
+        seen.add(resolve_source(config, tmp_path).fingerprint)
+    assert len(seen) == 3

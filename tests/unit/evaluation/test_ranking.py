@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glintru_model.errors import TrainingError
+from glintru_model.evaluation.metrics import MISS, metrics_from_ranks
 from glintru_model.evaluation.ranking import rank_targets
 
 
@@ -38,7 +39,7 @@ def test_agrees_with_plain_sorting(random_dataset, function_scorer, filter_seen,
         scores = score(history)
         expected = naive_rank(scores, int(cases.targets[row]), seen)
         removed += expected is None
-        assert rank == (31 if expected is None else expected)
+        assert rank == (MISS if expected is None else expected)
         best = [scores[item - 1] for item in result.recommended[row] if item]
         left = sorted((scores[item - 1] for item in range(1, 31) if item not in seen), reverse=True)
         assert best == left[:10]
@@ -58,7 +59,7 @@ def test_any_scores_history_and_target_agree_with_plain_sorting(make_dataset, fu
     seen = {1, *history}
     result = rank_all(function_scorer(lambda _: [float(score) for score in scores]), dataset)
     expected = naive_rank(scores, target, seen)
-    assert result.ranks.tolist() == [7 if expected is None else expected]
+    assert result.ranks.tolist() == [MISS if expected is None else expected]
 
 
 def test_constant_scorer_ranks_every_target_last(random_dataset, function_scorer):
@@ -70,7 +71,7 @@ def test_seen_target_is_a_counted_miss_only_with_the_filter(make_dataset, functi
     dataset = make_dataset([[1, 2, 3, 2], [1, 2, 3, 4]], num_items=5)
     scorer = function_scorer(lambda _: [5.0, 4.0, 3.0, 2.0, 1.0])
     filtered = rank_all(scorer, dataset)
-    assert filtered.ranks.tolist() == [6, 1]
+    assert filtered.ranks.tolist() == [MISS, 1]
     assert filtered.num_removed_targets == 1
     unfiltered = rank_all(scorer, dataset, filter_seen=False)
     assert unfiltered.ranks.tolist() == [2, 4]
@@ -131,3 +132,10 @@ def test_scores_of_a_wrong_shape_are_refused(make_dataset, function_scorer):
     dataset = make_dataset([[1, 2, 3, 4]])
     with pytest.raises(TrainingError, match=r"shape \(1, 4\), not \(1, 5\)"):
         rank_all(function_scorer(lambda _: [1.0, 2.0, 3.0]), dataset)
+
+
+def test_a_target_that_the_filter_removes_is_a_miss_however_small_the_catalogue(dataset_of, function_scorer):
+    dataset = dataset_of([[1, 2, 3, 1], [1, 2, 3, 2]], num_items=3)
+    result = rank_all(function_scorer(lambda history: [3.0, 2.0, 1.0]), dataset)
+    assert result.num_removed_targets == 2
+    assert metrics_from_ranks(result.ranks, (10,))["recall_at_10"].tolist() == [0.0, 0.0]
