@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from glintru_model.evaluation.metrics import MISS
 from glintru_model.evaluation.ranking import rank_targets
 from glintru_model.models.files import load_model
 from glintru_model.models.scorer import ModelScorer
@@ -48,7 +49,7 @@ def test_served_champion_ranks_targets_as_the_evaluation_does(served, glintru_di
     assert status == 200, answer
     for rank, target, row in zip(ranks, cases.targets, answer["predictions"], strict=True):
         listed = row["item_ids"]
-        assert (listed.index(99 + target) + 1 if 99 + target in listed else 31) == rank
+        assert (listed.index(99 + target) + 1 if 99 + target in listed else MISS) == rank
     assert len(set(ranks.tolist())) > 10
 
 
