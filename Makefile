@@ -1,6 +1,7 @@
 # Every command sets up what it needs in .venv first; `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:  # a half-made environment is made anew
 
 # The cluster that `make kind-up` made; what is given on the command line goes first.
 ifeq ($(RUNNER),kfp)

@@ -3,14 +3,13 @@
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glintru_model import __version__, stages
+from glintru_model.command import run_command
 from glintru_model.config import MODEL_NAMES, PipelineConfig
 from glintru_model.config_io import load_pipeline_config, require_model_name
-from glintru_model.errors import GlintruError
 from glintru_model.files import write_json
 from glintru_model.progress import say
 from glintru_model.serving import commands
@@ -30,19 +29,11 @@ _NEEDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit code: 2 for bad input, 1 for a failure."""
     options = _parser().parse_args(arguments)
-    try:
-        overrides = {"ingest.source": options.data} if getattr(options, "data", "") else {}
-        command: Command = options.run
-        command(options, load_pipeline_config(options.config, overrides))
-    except GlintruError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    overrides = {"ingest.source": options.data} if getattr(options, "data", "") else {}
+    command: Command = options.run
+    return run_command(
+        lambda: command(options, load_pipeline_config(options.config, overrides)), debug=bool(options.debug)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TR
 from glintru_model.progress import say
 
 if TYPE_CHECKING:
+    from glintru_model.config import GlintruRecommender, SasrecRecommender
     from glintru_model.data.sequences import SequenceDataset
     from glintru_model.models.base import SequentialRecommender
     from glintru_model.tracking import RunRef
@@ -194,7 +195,7 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     from glintru_model.training.trainer import EpochResult
     from glintru_model.training.trainer import train as train_model
 
-    config = parse_recommender(json.dumps(read_json(Path(best_path))["recommender"]), best_path)
+    config = _chosen(Path(best_path))
     dataset, output = load_sequences(Path(dataset_dir)), Path(model_dir)
     validate = _validation(dataset, parse(EvaluationConfig, evaluation, "evaluation"))
     tags = {"kind": "model", "model": config.name}
@@ -280,6 +281,14 @@ def _run(run_path: str) -> "RunRef":
     from glintru_model.tracking import RunRef
 
     return RunRef.read(Path(run_path)) if run_path else RunRef()
+
+
+def _chosen(best_path: Path) -> "GlintruRecommender | SasrecRecommender":
+    """Read the recommender that `select_hyperparameters` chose."""
+    chosen = read_json(best_path)
+    if not isinstance(chosen, dict) or "recommender" not in chosen:
+        raise DataError(f"{best_path}: no 'recommender' in it, expected the result of tuning")
+    return parse_recommender(json.dumps(chosen["recommender"]), str(best_path))
 
 
 def _validation(

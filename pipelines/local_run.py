@@ -10,11 +10,13 @@ Everything that a run leaves behind lies under one folder:
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from kfp import components as kfp_components
@@ -125,14 +127,26 @@ def _local_runner(runs_dir: Path, run_dir: Path, error_path: Path, *, debug: boo
     }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
+    polite_end = signal.signal(signal.SIGTERM, _end_with_tasks)
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, polite_end)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+def _end_with_tasks(_signal: int, _frame: FrameType | None) -> None:
+    """End the tasks too: unlike Ctrl-C, which reaches them all, SIGTERM reaches this process alone."""
+    import psutil
+
+    for task in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            task.terminate()
+    raise KeyboardInterrupt
 
 
 def _as_typed(failure: RuntimeError, error_path: Path, log_path: Path) -> GlintruError:

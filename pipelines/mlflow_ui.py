@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glintru_model.errors import GlintruError, InputError
+from glintru_model.command import run_command
+from glintru_model.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,21 +15,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args(arguments)
-    try:
-        uri = _local_database(options.runs_dir)
-    except GlintruError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_command(lambda: _serve(options.runs_dir, options.port))
+
+
+def _serve(runs_dir: Path, port: int) -> int:
+    uri = _local_database(runs_dir)
     from glintru_model.tracking import comparison_path
 
-    print(f"MLflow: http://127.0.0.1:{options.port} (Ctrl-C ends it)")
+    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
     if path := comparison_path(uri):
-        print(f"the last run's models side by side: http://127.0.0.1:{options.port}/{path}")
-    command = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(options.port)]
-    try:
-        return subprocess.run([sys.executable, "-m", "mlflow", *command], check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+        print(f"the last run's models side by side: http://127.0.0.1:{port}/{path}", flush=True)
+    command = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    return subprocess.run([sys.executable, "-m", "mlflow", *command], check=False).returncode
 
 
 def _local_database(runs_dir: Path) -> str:

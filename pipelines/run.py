@@ -3,15 +3,15 @@
 import argparse
 import os
 import sys
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from glintru_model.command import run_command
 from glintru_model.config import PipelineConfig
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.ingest import resolve_source
-from glintru_model.errors import GlintruError, InputError
+from glintru_model.errors import InputError
 from glintru_model.tracking.client import refuse_credentials
 from pipelines.compile import compile_pipeline
 from pipelines.resources import PROFILES, Profile
@@ -58,28 +58,14 @@ def _add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run, submit or compile; return the process's exit code."""
     options = parse_arguments(arguments)
-    try:
-        return _run(options)
-    except GlintruError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_command(lambda: _run(options), debug=options.debug)
 
 
 def _run(options: argparse.Namespace) -> int:
     overrides: dict[str, Any] = {"ingest.source": options.data} if options.data else {}
     default = Path(__file__).parent / "configs" / ("quickstart.yaml" if not options.data else "own-data.yaml")
     config = load_pipeline_config(options.config or default, overrides)
-    refuse_credentials(config.ingest.source, "ingest.source", "fetch the file first, or use s3:// with AWS_*")
+    refuse_credentials(config.ingest.source, "ingest.source", "use s3:// with AWS_*, or fetch the file first")
     run_name = f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if options.compile_only:
         path = compile_pipeline(config, _profile(options), _package(options), options.image)

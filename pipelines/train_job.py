@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from glintru_model.command import run_command
 from glintru_model.config import EvaluationConfig
 from glintru_model.errors import GlintruError, InputError, PipelineError
 from glintru_model.progress import say
@@ -135,8 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image", default="", help="image of the job's pods on Kubernetes")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job's pod on Kubernetes")
     options = parser.parse_args(arguments)
-    try:
-        run_train_job(
+    return run_command(
+        lambda: run_train_job(
             options.dataset,
             options.best,
             options.output,
@@ -144,10 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
             image=options.image,
             gpus=options.gpus,
         )
-    except GlintruError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    )
 
 
 if __name__ == "__main__":

@@ -11,15 +11,11 @@ from kfp.dsl import HTML, Artifact, PipelineTask
 
 from components.build_sequences import build_sequences
 from components.compare_and_register import compare_and_register
-from components.create_study import create_study
-from components.evaluate_recommender import evaluate_recommender
 from components.ingest_interactions import ingest_interactions
 from components.resolve_source import resolve_source
-from components.select_hyperparameters import select_hyperparameters
 from components.start_run import start_run
-from components.train_recommender import train_recommender
-from components.tune_recommender import tune_recommender
 from glintru_model.config import PipelineConfig
+from pipelines.model_tasks import Shared, add_model
 from pipelines.resources import Profile, place
 
 PIPELINE_NAME = "sequential-recommenders"
@@ -30,14 +26,6 @@ class Outputs(NamedTuple):
 
     summary: Artifact
     report: HTML
-
-
-class ModelTasks(NamedTuple):
-    """The tasks of one model that the comparison reads."""
-
-    select: PipelineTask
-    train: PipelineTask
-    evaluate: PipelineTask
 
 
 def build_pipeline(config: PipelineConfig, profile: Profile, *, recurring: bool = False):
@@ -100,46 +88,18 @@ def build_pipeline(config: PipelineConfig, profile: Profile, *, recurring: bool 
             "build sequences",
         ).outputs["dataset"]
 
-        def add_model(recommender: str, name: str) -> ModelTasks:
-            """Add one model's tasks: study, parallel workers, selection, training, evaluation."""
-            study = placed(
-                create_study(
-                    recommender=recommender, tuning=tuning, run_name=name_of_run, study_storage=study_storage, run=run
-                ),
-                f"create study {name}",
-            ).outputs["study"]
-            with dsl.ParallelFor(
-                tuning_workers, name=f"tuning workers {name}", parallelism=profile.parallelism
-            ) as worker:
-                tune = placed(
-                    tune_recommender(
-                        recommender=recommender,
-                        tuning=tuning,
-                        evaluation=evaluation,
-                        worker=worker,
-                        study=study,
-                        dataset=dataset,
-                        run=run,
-                    ),
-                    f"tune {name}",
-                )
-            select = placed(
-                select_hyperparameters(
-                    recommender=recommender, study=study, trials=dsl.Collected(tune.outputs["trials"]), run=run
-                ),
-                f"select {name}",
-            )
-            train = placed(
-                train_recommender(evaluation=evaluation, best=select.outputs["best"], dataset=dataset, run=run),
-                f"train {name}",
-            )
-            evaluate = placed(
-                evaluate_recommender(evaluation=evaluation, model=train.outputs["model"], dataset=dataset, run=run),
-                f"evaluate {name}",
-            )
-            return ModelTasks(select, train, evaluate)
-
-        first, second = add_model(glintru, "glintru"), add_model(sasrec, "sasrec")
+        shared = Shared(
+            place=placed,
+            parallelism=profile.parallelism,
+            run_name=name_of_run,
+            run=run,
+            dataset=dataset,
+            tuning=tuning,
+            tuning_workers=tuning_workers,
+            evaluation=evaluation,
+            study_storage=study_storage,
+        )
+        first, second = add_model(shared, glintru, "glintru"), add_model(shared, sasrec, "sasrec")
         end = placed(
             compare_and_register(
                 registry=registry,

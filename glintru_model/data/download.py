@@ -32,7 +32,10 @@ def byte_progress(what: str, total: int) -> Callable[[int], None]:
 
 def public_url(url: str) -> str:
     """Take out of an address what may be secret: user, password and query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"not an address: {error}") from error
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 

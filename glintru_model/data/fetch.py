@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,6 @@ def _unpack(archive: Path, member: str, directory: Path) -> Path:
             shutil.copyfileobj(source, target, 1 << 20)
     except KeyError as error:
         raise DataError(f"{archive}: no member {member!r} in the archive") from error
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{archive}: not a zip archive, or a damaged one: {error}") from error
     return path

@@ -7,6 +7,7 @@ import codecs
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +228,7 @@ def _columns_of(path: Path, form: LogFormat) -> list[str]:
             if form.names:
                 return list(form.names)
             names = next(csv.reader(file, **_dialect(form)), [])
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot read: {error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not {form.encoding} text: {error}") from error

@@ -141,7 +141,7 @@ def _local(config: IngestConfig) -> ResolvedSource:
     try:
         content = [part for name in names for part in (Path(name).suffix if single else name, hash_file(root / name))]
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot read: {error.strerror}") from error
+        raise DataError(f"{error.filename or config.source}: cannot read: {error.strerror}") from error
     return ResolvedSource(
         kind="local",
         description=config.source,

@@ -50,7 +50,7 @@ def open_storage(address: str, *, create: bool) -> Any:
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    with study_errors(address, OSError, ImportError):  # a driver that is not installed is an ImportError
+    with study_errors(address, OSError, ImportError, ValueError):  # a driver that is not installed is an ImportError
         if not address.startswith(JOURNAL_PREFIX):
             return RDBStorage(
                 address,

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -182,6 +183,22 @@ def good_log(path):
 
 
 ZERO_LENGTH = {"models": {"sasrec": {"architecture": {"max_seq_len": 0}}}}
+
+
+def event_log(user="1", item="1", timestamp="1600000000"):
+    """Write one row that cannot be used between good ones."""
+
+    def write(path):
+        good_log(path)
+        path.write_text(path.read_text() + f"{user},{item},{timestamp}\n")
+
+    return write
+
+
+def refused(**ingest):
+    return {"ingest": ingest}
+
+
 BAD = {  # how the log is written, settings laid over the good ones, what the line must name
     "missing column": (
         lambda p: write_log(p, 10, ("user", "item_id", "timestamp")),
@@ -191,6 +208,11 @@ BAD = {  # how the log is written, settings laid over the good ones, what the li
     "empty file": (lambda p: p.write_text(""), {}, ["log.csv", "empty"]),
     "nobody left": (good_log, {"sequences": {"k_core": 500}}, ["k_core", "500"]),
     "no such file": (lambda p: None, {}, ["log.csv"]),
+    "negative timestamp": (event_log(timestamp="-5"), {}, ["log.csv", "timestamp", "-5"]),
+    "text timestamp": (event_log(timestamp="yesterday"), {}, ["log.csv", "timestamp", "yesterday"]),
+    "null id": (event_log(user=""), {}, ["log.csv", "user_id", "missing"]),
+    "unreadable Parquet": (good_log, refused(format="parquet"), ["log.csv", "Parquet"]),
+    "wrong checksum": (good_log, refused(checksum="md5:" + 32 * "0"), ["log.csv", "md5", 32 * "0"]),
     "setting": (good_log, ZERO_LENGTH, ["models.sasrec.architecture.max_seq_len", "0"]),
     "unknown key": (good_log, {"trainning": {}}, ["trainning"]),
     "unknown model": (good_log, {"models": {"bert4rec": {}}}, ["bert4rec", "glintru, sasrec"]),
@@ -211,3 +233,29 @@ def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
         assert part in line
     assert "Traceback" not in outcome.out
     assert not list((tmp_path / "runs").rglob("sequences.arrow"))
+
+
+def test_an_unknown_dataset_is_one_line_and_exit_code_2(tmp_path):
+    outcome = run_pipeline("--data", "ml-10m", "--runs-dir", tmp_path / "runs")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    assert "ml-10m" in line
+    assert "ml-100k" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_polite_end_ends_the_tasks_and_closes_the_run(tmp_path):
+    command = [sys.executable, "-m", "pipelines.run", "--runs-dir", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    for line in process.stdout:
+        if "trial 1/" in line:
+            break
+    tasks = psutil.Process(process.pid).children(recursive=True)
+    assert tasks
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
+    assert psutil.wait_procs(tasks, timeout=10)[1] == []
+    assert_no_run_is_left_open(tmp_path / "runs" / "mlflow.db")

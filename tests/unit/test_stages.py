@@ -3,7 +3,7 @@
 import pytest
 
 from glintru_model import stages
-from glintru_model.config import IngestConfig
+from glintru_model.config import EvaluationConfig, IngestConfig
 from glintru_model.errors import DataError
 
 
@@ -17,3 +17,10 @@ def test_a_log_that_changed_since_it_was_resolved_is_not_kept_under_the_old_key(
     with pytest.raises(DataError, match=r"log\.csv: changed since the run began"):
         stages.ingest(settings, downloads, str(tmp_path / "other"), fingerprint)
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_no_result_of_tuning_is_refused(tmp_path):
+    best = tmp_path / "best.json"
+    best.write_text("{}")
+    with pytest.raises(DataError, match=r"best\.json: no 'recommender' in it"):
+        stages.train(EvaluationConfig().model_dump_json(), str(best), str(tmp_path), "", str(tmp_path / "model"))

@@ -255,3 +255,10 @@ def test_a_wanted_column_that_stands_twice_is_refused(tmp_path, refused, twin):
     message = refused(log)
     assert "'user_id' is not unique" in message
     assert twin in message
+
+
+def test_gzip_damaged_near_its_start(tmp_path, refused):
+    whole = gzip.compress(lines(",", rows=ROWS * 500).encode())
+    log = tmp_path / "log.csv.gz"
+    log.write_bytes(whole[:12] + bytes([whole[12] ^ 0xFF, whole[13] ^ 0xFF]) + whole[14:])
+    assert "log.csv.gz: cannot read" in refused(log)

@@ -164,3 +164,8 @@ def test_another_copy_of_a_known_dataset_is_another_source(tmp_path):
         (tmp_path / "ml-100k.zip").write_bytes(content)
         seen.add(resolve_source(config, tmp_path).fingerprint)
     assert len(seen) == 3
+
+
+def test_an_address_that_is_none_is_refused(tmp_path):
+    with pytest.raises(DataError, match="not an address"):
+        resolve_source(IngestConfig(source="http://[bad/log.csv", checksum="md5:" + 32 * "0"), tmp_path)
