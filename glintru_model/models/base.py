@@ -21,12 +21,14 @@ class SequentialRecommender(nn.Module):
     Attributes:
         num_items: V; items are 1..V.
         max_seq_len: newest items of a history that are looked at.
-        causal: whether position t sees only items up to t, so that every position may be trained at once.
+        causal: whether position t of `encode` sees only items up to t.
+        trains_every_position: whether `prefixes` exists, so that one pass trains every position.
         item_embedding: (V + 1, D); row 0 is padding and stays zero.
     """
 
     def __init__(self, num_items: int, architecture: ArchitectureConfig, *, causal: bool) -> None:
         super().__init__()
+        self.trains_every_position = causal
         self.num_items = num_items
         self.max_seq_len = architecture.max_seq_len
         self.causal = causal
@@ -37,6 +39,20 @@ class SequentialRecommender(nn.Module):
     def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD; what it holds at padding is undefined."""
         raise NotImplementedError
+
+    def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD whose row t is the newest vector of the history 0..t, to train every t in one pass.
+
+        Of a causal model it is what `forward` gives (up to what it counts from the newest item of all). It trusts its
+        input; what it holds at padding is undefined.
+        """
+        hidden_BLD: Tensor = self(item_ids_BL, lengths_B)
+        return hidden_BLD
+
+    def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute the vector of each history's newest position alone, hidden_BD; it trusts its input."""
+        hidden_BLD = self(item_ids_BL, lengths_B)
+        return at_newest(hidden_BLD.transpose(0, 1), lengths_B)
 
     def encode(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Turn histories into vectors, one per position.
@@ -57,8 +73,8 @@ class SequentialRecommender(nn.Module):
 
     def last_hidden(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Turn each history into the vector of its newest position, hidden_BD (input and errors as `encode`)."""
-        hidden_BLD = self.encode(item_ids_BL, lengths_B)
-        return hidden_BLD[torch.arange(len(lengths_B), device=lengths_B.device), lengths_B - 1]
+        self._refuse_bad_input(item_ids_BL, lengths_B)
+        return self.newest(item_ids_BL, lengths_B)
 
     def score(self, hidden_BD: Tensor) -> Tensor:
         """Score the whole catalogue, (B, V + 1); column 0 (padding) is -inf."""
@@ -79,6 +95,13 @@ class SequentialRecommender(nn.Module):
         is_item_BL = padding_mask(lengths_B, length)
         refuse_unknown_items(item_ids_BL.masked_fill(~is_item_BL, 1), self.num_items)
         refuse_unknown_items(item_ids_BL.masked_fill(item_ids_BL == PADDING_ID, 1), self.num_items)
+
+
+def at_newest(x_LBD: Tensor, lengths_B: Tensor, back: int = 0) -> Tensor:
+    """Take from each history the row `back` steps before its newest one, (B, D); zeros where there is none."""
+    places_B = lengths_B - 1 - back
+    rows_BD = x_LBD[places_B.clamp_min(0), torch.arange(len(lengths_B), device=lengths_B.device)]
+    return rows_BD if back == 0 else rows_BD * (places_B >= 0)[:, None]
 
 
 def padding_mask(lengths_B: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ padding is zeroed before each convolution and in the keys (unless `released_padd
 Shapes: B batch, L length, D width, H heads, K head width. Inside, time comes first (L, B, D).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -19,13 +20,15 @@ from glintru_model.errors import ConfigError
 from glintru_model.models.attention import (
     causal_linear_attention,
     linear_attention,
+    linear_attention_newest,
     linear_attention_step,
     unit_norm,
 )
-from glintru_model.models.base import SequentialRecommender, padding_mask, refuse_unknown_items
+from glintru_model.models.base import SequentialRecommender, at_newest, padding_mask, refuse_unknown_items
 from glintru_model.models.layers import GRU, Dropout, TemporalConv, at_least_float32, linear
 
 NORM_EPSILON = 1e-8
+ALL_THREE, QUERY, KEY_AND_VALUE = slice(0, 3), slice(0, 1), slice(1, 3)
 
 
 class BlockState(NamedTuple):
@@ -67,6 +70,37 @@ class SelectiveGRU(nn.Module):
         conv_LBD = self.conv(_masked(self.input(x_LBD), mask_LB1))
         return self.gated_conv(_masked(self._selected(conv_LBD, self.gru(conv_LBD)), mask_LB1))  # type: ignore[no-any-return]
 
+    def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
+        """Return `forward`'s row of each newest step, (B, D)."""
+        conv_LBD = self.conv(self.input(x_LBD) * mask_LB1)
+        recurrent_LBD = self.gru(conv_LBD)
+        taps = []
+        for back in range(self.gated_conv.before, -1, -1):
+            conv_BD, recurrent_BD = (at_newest(x, lengths_B, back) for x in (conv_LBD, recurrent_LBD))
+            selected_BD = self._selected(conv_BD, recurrent_BD)
+            taps.append(selected_BD * (lengths_B > back)[:, None])
+        return self.gated_conv.newest(torch.stack(taps))
+
+    def prefixes(self, x_LBD: Tensor) -> Tensor:
+        """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once.
+
+        A prefix differs from the whole in its newest steps only, those whose convolution would see what comes after.
+        Up to them all prefixes share one recurrence; then each takes so many steps of its own, side by side.
+        """
+        length, width = len(x_LBD), x_LBD.shape[1:]
+        by_sight = self.conv.by_sight(self.input(x_LBD))
+        ahead, shared_LBD = len(by_sight) - 1, self.gru(by_sight[-1])
+        # rows of `hidden` and of a tap are prefixes, from the shortest that has such a step
+        hidden = shared_LBD[: max(0, length - ahead)]
+        taps = [self._selected(by_sight[-1][: len(hidden)], hidden)]
+        for sight in range(ahead - 1, -1, -1):
+            conv = by_sight[sight][: max(0, length - sight)]
+            before = F.pad(hidden, (0, 0, 0, 0, 1, 0))[: len(conv)]
+            hidden = self.gru.step(conv.flatten(0, 1), before.flatten(0, 1)).view(len(conv), *width)
+            taps.append(self._selected(conv, hidden))
+        aligned = torch.stack([F.pad(tap, (0, 0, 0, 0, length - len(tap), 0)) for tap in taps])
+        return self.gated_conv.newest(aligned.flatten(1, 2)).view(length, *width)
+
     def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Advance by one event; `state.attention` is passed on."""
         conv_BD, conv_window = self.conv.step(self.input(x_BD), state.conv_window)
@@ -86,30 +120,41 @@ class LinearAttention(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.heads = (config.num_heads, dim // config.num_heads)
-        self.causal = config.variant == "causal"
         self.query_key_value = linear(dim, 3 * dim)
         self.output = linear(dim, dim)
         self.dropout = Dropout(config.dropout_rate)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
 
-    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
+    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None, *, causal: bool) -> Tensor:
         """Return (L, B, D)."""
-        q, k, v = (projection.permute(1, 2, 0, 3) for projection in self._project(x_LBD))  # (B, H, L, K)
+        q, k, v = (x.permute(1, 2, 0, 3) for x in self._project(x_LBD))  # (B, H, L, K)
         if mask_LB1 is not None:
             k = k * mask_LB1.permute(1, 2, 0)[..., None]
-        attended_BHLK = causal_linear_attention(q, k, v) if self.causal else linear_attention(q, k, v)
+        attended_BHLK = causal_linear_attention(q, k, v) if causal else linear_attention(q, k, v)
         return self._added(x_LBD, attended_BHLK.permute(2, 0, 1, 3).flatten(2))
+
+    def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
+        """Return `forward`'s row of each newest step, (B, D)."""
+        x_BD = at_newest(x_LBD, lengths_B)
+        [q_BHK] = self._project(x_BD, QUERY)
+        k, v = (x.permute(1, 2, 0, 3) for x in self._project(x_LBD, KEY_AND_VALUE))  # (B, H, L, K)
+        attended_BHK = linear_attention_newest(q_BHK, k * mask_LB1.permute(1, 2, 0)[..., None], v)
+        return self._added(x_BD, attended_BHK.flatten(1))
 
     def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Advance by one event; only `state.attention` changes."""
-        attended_BHK, attention = linear_attention_step(*self._project(x_BD), state.attention)
+        q_BHK, k_BHK, v_BHK = self._project(x_BD)
+        attended_BHK, attention = linear_attention_step(q_BHK, k_BHK, v_BHK, state.attention)
         return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=attention)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
-        projected = at_least_float32(self.query_key_value(x)).view(*x.shape[:-1], 3, *self.heads)
-        q, k = unit_norm(F.elu(projected[..., :2, :, :])).unbind(-3)
-        return q, k, projected[..., 2, :, :]
+    def _project(self, x: Tensor, which: slice = ALL_THREE) -> tuple[Tensor, ...]:
+        """Return those of unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
+        rows = slice(which.start * x.shape[-1], which.stop * x.shape[-1])
+        projected = F.linear(x, self.query_key_value.weight[rows], self.query_key_value.bias[rows])
+        projected = at_least_float32(projected).view(*x.shape[:-1], -1, *self.heads)
+        normed = min(which.stop, 2) - which.start
+        q_and_k = unit_norm(F.elu(projected[..., :normed, :, :]))
+        return *q_and_k.unbind(-3), *projected[..., normed:, :, :].unbind(-3)
 
     def _added(self, x: Tensor, attended: Tensor) -> Tensor:
         added: Tensor = self.norm(self.dropout(self.output(attended)) + x)
@@ -132,9 +177,21 @@ class GlintruBlock(nn.Module):
         self.dropout = Dropout(config.dropout_rate)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
 
+        self.causal = config.variant == "causal"
+
     def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
         """Return (L, B, D)."""
-        return self._mixed(x_LBD, self.recurrent(x_LBD, mask_LB1), self.attention(x_LBD, mask_LB1))
+        attended_LBD = self.attention(x_LBD, mask_LB1, causal=self.causal)
+        return self._mixed(x_LBD, self.recurrent(x_LBD, mask_LB1), attended_LBD)
+
+    def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
+        """Return `forward`'s row of each newest step, (B, D)."""
+        recurrent_BD = self.recurrent.newest(x_LBD, lengths_B, mask_LB1)
+        return self._mixed(at_newest(x_LBD, lengths_B), recurrent_BD, self.attention.newest(x_LBD, lengths_B, mask_LB1))
+
+    def prefixes(self, x_LBD: Tensor) -> Tensor:
+        """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once."""
+        return self._mixed(x_LBD, self.recurrent.prefixes(x_LBD), self.attention(x_LBD, None, causal=True))
 
     def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Advance by one event."""
@@ -156,20 +213,44 @@ class GLINTRU(SequentialRecommender):
 
     def __init__(self, config: GlintruConfig, num_items: int) -> None:
         super().__init__(num_items, config, causal=config.variant == "causal")
+        self.trains_every_position = self.causal or (config.num_blocks == 1 and not config.released_padding)
         self.config = config
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(GlintruBlock(config) for _ in range(config.num_blocks))
 
     def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD of any length L; what it holds at padding is undefined."""
-        x_LBD = self.dropout(self.item_embedding(item_ids_BL.T))
-        mask_LB1 = None  # right padding is out of the sight of a causal position
-        if not (self.causal or self.config.released_padding):
-            mask_LB1 = padding_mask(lengths_B, item_ids_BL.shape[1]).T[..., None].to(x_LBD.dtype)
-        for block in self.blocks:
-            x_LBD = block(x_LBD, mask_LB1)
-        hidden_BLD: Tensor = x_LBD.transpose(0, 1)
-        return hidden_BLD
+        return self._run(self.blocks, *self._embed(item_ids_BL, lengths_B)).transpose(0, 1)
+
+    def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BD; of the last block only what the newest position needs, under half of it."""
+        if self.config.released_padding:
+            return super().newest(item_ids_BL, lengths_B)
+        x_LBD, mask_LB1 = self._embed(item_ids_BL, lengths_B)
+        x_LBD = self._run(self.blocks[:-1], x_LBD, mask_LB1)
+        return cast(GlintruBlock, self.blocks[-1]).newest(x_LBD, lengths_B, mask_LB1)
+
+    def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD whose row t is the newest vector of the history 0..t, for every t in one pass.
+
+        A single block of `paper` can do so too: what its newest position reads of the older ones does not depend on
+        what came after, but for the convolutions at the edge.
+        """
+        if self.causal:
+            return self(item_ids_BL, lengths_B)  # type: ignore[no-any-return]
+        x_LBD, _ = self._embed(item_ids_BL, lengths_B)
+        hidden_LBD: Tensor = cast(GlintruBlock, self.blocks[0]).prefixes(x_LBD)
+        return hidden_LBD.transpose(0, 1)
+
+    def _run(self, blocks: Iterable[nn.Module], x_LBD: Tensor, mask_LB1: Tensor) -> Tensor:
+        masked = not (self.causal or self.config.released_padding)  # right padding is out of a causal position's sight
+        for block in blocks:
+            x_LBD = block(x_LBD, mask_LB1 if masked else None)
+        return x_LBD
+
+    def _embed(self, item_ids_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        x_LBD: Tensor = self.dropout(self.item_embedding(item_ids_BL.T))
+        return x_LBD, padding_mask(lengths_B, item_ids_BL.shape[1]).T[..., None].to(x_LBD.dtype)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state of `batch_size` empty histories.

@@ -87,7 +87,23 @@ class TemporalConv(nn.Module):
             The step's output, (B, D), and the window of the next step.
         """
         taps = torch.cat([window, x_BD[None]])
-        return torch.bmm(taps, self.weight.mT).sum(0) + self.bias, taps[1:]
+        return self.newest(taps), taps[1:]
+
+    def newest(self, taps: Tensor) -> Tensor:
+        """Convolve where nothing comes after: taps are the `before` steps and the step itself, (before + 1, N, D)."""
+        return torch.bmm(taps, self.weight[: len(taps)].mT).sum(0) + self.bias
+
+    def by_sight(self, x_LBD: Tensor) -> list[Tensor]:
+        """Convolve as if each step had 0, 1, ... `after` steps behind it: a list of (L, B, D)."""
+        length = len(x_LBD)
+        padded = F.pad(x_LBD, (0, 0, 0, 0, self.before, self.after))
+        out: Tensor = self.bias
+        by_sight: list[Tensor] = []
+        for tap, weight in enumerate(self.weight):
+            out = out + F.linear(padded[tap : tap + length], weight)
+            if tap >= self.before:
+                by_sight.append(out)
+        return by_sight
 
 
 class _Convolution(torch.autograd.Function):
@@ -141,7 +157,8 @@ class GRU(nn.Module):
 
     def step(self, x_BD: Tensor, hidden_BD: Tensor) -> Tensor:
         """Advance the state by one step, (B, D)."""
-        return torch.gru_cell(x_BD, hidden_BD, self.weight_input, self.weight_hidden)
+        with torch.autocast(x_BD.device.type, enabled=False):
+            return torch.gru_cell(at_least_float32(x_BD), hidden_BD, self.weight_input, self.weight_hidden)
 
 
 class _Recurrence(torch.autograd.Function):

@@ -3,13 +3,15 @@
 Shapes: B batch, L length, D width, H heads, K head width.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from glintru_model.config import SasrecConfig
 from glintru_model.errors import DataError
-from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender
+from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender, at_newest, padding_mask
 from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8
@@ -40,10 +42,28 @@ class SasrecBlock(nn.Module):
         attended_BHLK = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
         )
-        x_BLD = x_BLD + self.dropout(self.output(attended_BHLK.transpose(1, 2).flatten(2)))
-        inner_BLD = self.dropout(F.relu(self.network_in(self.network_norm(x_BLD))))
-        out_BLD: Tensor = x_BLD + self.dropout(self.network_out(inner_BLD))
-        return out_BLD
+        return self._transformed(x_BLD, attended_BHLK.transpose(1, 2).flatten(2))
+
+    def newest(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return `forward`'s row of each newest step, (B, D)."""
+        x_BD, normed_BLD = at_newest(x_BLD.transpose(0, 1), lengths_B), self.attention_norm(x_BLD)
+        (q_weight, kv_weight), (q_bias, kv_bias) = (
+            torch.split(parameter, [x_BD.shape[1], 2 * x_BD.shape[1]])
+            for parameter in (self.query_key_value.weight, self.query_key_value.bias)
+        )
+        k, v = F.linear(normed_BLD, kv_weight, kv_bias).view(*x_BLD.shape[:2], 2, *self.heads).unbind(-3)
+        q_BHK = F.linear(self.attention_norm(x_BD), q_weight, q_bias).view(len(x_BD), *self.heads)
+        visible_B11L = padding_mask(lengths_B, x_BLD.shape[1])[:, None, None]
+        attended_BH1K = F.scaled_dot_product_attention(
+            q_BHK[:, :, None], k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible_B11L
+        )
+        return self._transformed(x_BD, attended_BH1K.flatten(1))
+
+    def _transformed(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.dropout(self.output(attended))
+        inner = self.dropout(F.relu(self.network_in(self.network_norm(x))))
+        out: Tensor = x + self.dropout(self.network_out(inner))
+        return out
 
 
 class SASRec(SequentialRecommender):
@@ -68,12 +88,26 @@ class SASRec(SequentialRecommender):
         Raises:
             DataError: L is above max_seq_len.
         """
-        length = item_ids_BL.shape[1]
-        if length > self.max_seq_len:
-            raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
-        ages_BL = (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
-        x_BLD = self.dropout(self.item_embedding(item_ids_BL) * self.scale + self.position_embedding(ages_BL))
+        x_BLD = self._embed(item_ids_BL, lengths_B)
         for block in self.blocks:
             x_BLD = block(x_BLD)  # right padding is out of the sight of a causal position
         out_BLD: Tensor = self.norm(x_BLD)
         return out_BLD
+
+    def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BD; of the last block only what the newest position needs (errors as `forward`)."""
+        x_BLD = self._embed(item_ids_BL, lengths_B)
+        *lower, last = self.blocks
+        for block in lower:
+            x_BLD = block(x_BLD)
+        hidden_BD: Tensor = self.norm(cast(SasrecBlock, last).newest(x_BLD, lengths_B))
+        return hidden_BD
+
+    def _embed(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        length = item_ids_BL.shape[1]
+        if length > self.max_seq_len:
+            raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
+        ages_BL = (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
+        embedded_BLD: Tensor = self.item_embedding(item_ids_BL) * self.scale + self.position_embedding(ages_BL)
+        dropped_BLD: Tensor = self.dropout(embedded_BLD)
+        return dropped_BLD

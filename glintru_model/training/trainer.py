@@ -87,7 +87,7 @@ class _Training:
             dataset,
             max_seq_len=config.architecture.max_seq_len,
             batch_size=self.settings.batch_size,
-            every_position=self.model.causal,
+            every_position=self.model.trains_every_position,
             seed=self.settings.seed,
             device=runtime.device,
         )
@@ -171,12 +171,16 @@ class _Training:
                 break
         return loss_sum / done, done
 
+    def _hidden(self, batch: Batch) -> Tensor:
+        if not self.model.trains_every_position:
+            return self.model.newest(batch.item_ids, batch.lengths)
+        return self.model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
+
     def _step(self, epoch: int, batch: Batch) -> float:
         self.state.step += 1
         set_learning_rate(self.optimizer, learning_rate(self.settings, self.state.step))
         with self.runtime.autocast():
-            hidden_BLD = self.model(batch.item_ids, batch.lengths)
-            hidden_ND = hidden_BLD[batch.rows, batch.positions]
+            hidden_ND = self._hidden(batch)
             loss: Tensor = self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from glintru_model.config import (
     SasrecRecommender,
     TrainingConfig,
 )
+from glintru_model.models.base import padding_mask
 from glintru_model.models.files import load_model, save_model
 from glintru_model.models.registry import MODELS, build_model
 from glintru_model.models.scorer import ModelScorer
@@ -23,6 +24,9 @@ RECOMMENDERS = {
     "glintru-paper": GlintruRecommender(
         architecture=GlintruConfig(variant="paper", **SIZES),
         training=TRAINING.model_copy(update={"batch_size": 32}),  # samples with one target each
+    ),
+    "glintru-paper-1-block": GlintruRecommender(
+        architecture=GlintruConfig(variant="paper", **{**SIZES, "num_blocks": 1, "kernel_size": 5}), training=TRAINING
     ),
     "sasrec": SasrecRecommender(architecture=SasrecConfig(**SIZES), training=TRAINING),
 }
@@ -59,10 +63,37 @@ def test_the_interface(model, config):
     hidden = model.encode(item_ids, lengths)
     assert hidden.shape == (3, 12, 16)
     assert (model.num_items, model.max_seq_len) == (NUM_ITEMS, 12)
-    assert torch.equal(model.last_hidden(item_ids, lengths), torch.stack([hidden[0, 6], hidden[1, 11], hidden[2, 0]]))
+    newest = torch.stack([hidden[0, 6], hidden[1, 11], hidden[2, 0]])
+    torch.testing.assert_close(model.last_hidden(item_ids, lengths), newest, rtol=1e-5, atol=1e-5)
     scores = model.score(model.last_hidden(item_ids, lengths))
     assert scores.shape == (3, NUM_ITEMS + 1)
     assert scores[:, 1:].isfinite().all()
+
+
+def test_the_newest_vector_is_the_last_row_of_encode(model):
+    lengths = [7, 12, 1, 2, 3, 11]
+    item_ids, lengths = histories(lengths)
+    for filled in (item_ids, item_ids + (item_ids == 0) * 3):
+        last = model.encode(filled, lengths)[torch.arange(6), lengths - 1]
+        assert (model.newest(filled, lengths) - last).abs().max() < 1e-5
+
+
+def test_one_pass_over_the_prefixes_is_a_pass_over_each_its_gradient_too(model, config):
+    if not model.trains_every_position:
+        pytest.skip("its prefixes share nothing")
+    if config.name == "sasrec":
+        torch.nn.init.zeros_(model.position_embedding.weight)  # they are counted from the newest item of all
+    model.double()
+    item_ids, lengths = histories([12, 5, 1, 2])
+    at_once = model.prefixes(item_ids + (item_ids == 0) * 3, lengths)[padding_mask(lengths, 12)]
+    each = [item_ids[row : row + 1, :end] for row in range(4) for end in range(1, int(lengths[row]) + 1)]
+    one_by_one = torch.cat([model.encode(prefix, torch.tensor([prefix.shape[1]]))[:, -1] for prefix in each])
+    weights = torch.randn_like(at_once)
+    parameters = [p for name, p in model.named_parameters() if name != "position_embedding.weight"]
+    gradients = [torch.autograd.grad((rows * weights).sum(), parameters) for rows in (at_once, one_by_one)]
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-9, atol=1e-9)
+    for in_one_pass, summed in zip(*gradients, strict=True):
+        torch.testing.assert_close(in_one_pass, summed, rtol=1e-9, atol=1e-9)
 
 
 def test_saved_and_loaded_it_scores_the_same(model, config, tmp_path):

@@ -1,0 +1,142 @@
+"""One of this package's models: training speed, top-10 speed and share of the core's matrix rate, in a process alone.
+
+    python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS GOAL
+
+MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS (validation not counted) or
+until validation NDCG@10 reaches GOAL, at width 64 with default settings. Prints one line of JSON.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.operations import training_operations
+from glintru_model.config import (
+    GlintruConfig,
+    GlintruRecommender,
+    SasrecConfig,
+    SasrecRecommender,
+    TrainingConfig,
+)
+from glintru_model.data.sequences import SequenceDataset, load_sequences
+from glintru_model.evaluation.metrics import metrics_from_ranks
+from glintru_model.evaluation.ranking import rank_targets
+from glintru_model.models.base import SequentialRecommender
+from glintru_model.models.scorer import ModelScorer
+from glintru_model.training.trainer import EpochResult, train
+
+WIDTH = 64
+SCORE_BATCH_SIZE = 256
+_MATRIX = 2048
+
+
+class GoalReachedError(Exception):
+    """Ends the training."""
+
+
+def matrix_rate() -> float:
+    """Return this thread's best of five float32 products of 2048 x 2048, in operations per second."""
+    left, right, out = torch.rand(3, _MATRIX, _MATRIX).unbind()
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        torch.mm(left, right, out=out)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * _MATRIX**3 / min(seconds)
+
+
+def recommender(name: str, max_seq_len: int, seconds: float) -> GlintruRecommender | SasrecRecommender:
+    """Return the default settings at the benchmark's width."""
+    sizes: dict[str, Any] = {"embedding_dim": WIDTH, "max_seq_len": max_seq_len}
+    training = TrainingConfig(max_seconds=seconds, max_epochs=10_000, patience=10_000, device="cpu", num_threads=1)
+    if name == "sasrec":
+        return SasrecRecommender(architecture=SasrecConfig(**sizes), training=training)
+    variant = "paper" if name == "glintru-paper" else "causal"
+    return GlintruRecommender(architecture=GlintruConfig(variant=variant, **sizes), training=training)
+
+
+def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> float:
+    """Score every user's training history and take the best ten, batch by batch."""
+    cases = dataset.cases("validation")
+    scorer, begin = ModelScorer(model), time.perf_counter()
+    for start in range(0, len(cases), SCORE_BATCH_SIZE):
+        part = cases.select(slice(start, start + SCORE_BATCH_SIZE))
+        scorer.score_histories(dataset.item_ids, part.history_starts, part.history_ends).topk(10)
+    return len(cases) / (time.perf_counter() - begin)
+
+
+class Watch:
+    """Validates after each epoch and stops at the goal; knows the seconds of training alone."""
+
+    def __init__(self, dataset: SequenceDataset, goal: float) -> None:
+        self.dataset, self.goal = dataset, goal
+        self.model: SequentialRecommender | None = None
+        self.epochs: list[tuple[float, float]] = []  # seconds of training, targets
+        self.curve: list[tuple[float, float]] = []
+        self.resumed = time.perf_counter()
+
+    def validate(self, model: SequentialRecommender) -> dict[str, float]:
+        """Return NDCG@10 on the validation targets."""
+        self.paused, self.model = time.perf_counter(), model
+        cases = self.dataset.cases("validation")
+        result = rank_targets(ModelScorer(model), self.dataset, cases, filter_seen=True, batch_size=SCORE_BATCH_SIZE)
+        return {"ndcg_at_10": float(metrics_from_ranks(result.ranks, (10,))["ndcg_at_10"].mean())}
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """Note the epoch; raises GoalReachedError."""
+        seconds = self.paused - self.resumed
+        self.epochs.append((seconds, seconds * result.targets_per_second))
+        self.curve.append((self.seconds, result.validation["ndcg_at_10"]))
+        if self.curve[-1][1] >= self.goal:
+            raise GoalReachedError
+        self.resumed = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return sum(seconds for seconds, _ in self.epochs)
+
+
+def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float, goal: float) -> dict[str, Any]:
+    """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
+    config, rate, watch = recommender(name, max_seq_len, seconds), matrix_rate(), Watch(dataset, goal)
+    with contextlib.suppress(GoalReachedError):
+        train(config, dataset, validate=watch.validate, on_epoch=watch.on_epoch)
+    assert watch.model is not None
+    speed = sum(targets for _, targets in watch.epochs) / watch.seconds
+    lengths = [min(end - 1, max_seq_len) for end in dataset.train_ends.tolist() if end > 1]
+    operations = training_operations(config.architecture, dataset.num_items, lengths)
+    return {
+        "targets_per_second": speed,
+        "seconds_trained": watch.seconds,
+        "users_per_second": users_per_second(watch.model, dataset),
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "curve": watch.curve,
+        "operations_per_target": operations,
+        "matrix_rate": rate,
+        "share_of_matrix_rate": speed * operations / rate,
+    }
+
+
+def main() -> None:
+    """Run one model on one log."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=["glintru", "glintru-paper", "sasrec"])
+    parser.add_argument("sequences", type=Path)
+    parser.add_argument("max_seq_len", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("goal", type=float)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset = load_sequences(options.sequences)
+    print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds, options.goal)))
+
+
+if __name__ == "__main__":
+    main()
