@@ -1,0 +1,170 @@
+"""This package's models against RecTools and RecBole: training and top-10 speed, memory, seconds to a given NDCG@10.
+
+    python -m benchmarks.model_speed --peers peers/bin/python --log ml-1m.parquet:200:0.1 beauty.parquet:50:0.02
+
+Every model trains on every log (PATH:MAX_SEQ_LEN:GOAL) in a process of its own, one after the other on the same single
+core, at width 64 with cross-entropy over the whole catalogue, on the leave-one-out training part, until validation
+NDCG@10 reaches GOAL or the time is over. Prints a line each; writes JSON, and a page with tables and plots.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.data_at_scale import describe_machine
+from glintru_model.config import IngestConfig, SequencesConfig
+from glintru_model.data.build import build_sequences
+from glintru_model.data.ingest import ingest
+from glintru_model.data.sequences import load_sequences
+from glintru_model.files import atomic_file, write_json
+from glintru_model.html import Page
+from glintru_model.progress import say
+
+OWN = {"sasrec": "SASRec", "glintru": "GLINT-RU causal", "glintru-paper": "GLINT-RU paper"}
+PEERS = {"rectools-sasrec": "RecTools SASRec", "recbole-sasrec": "RecBole SASRec", "recbole-gru4rec": "RecBole GRU4Rec"}
+NAMES = OWN | PEERS
+_PEERS_SCRIPT = Path(__file__).with_name("peers_training.py")
+
+
+def main() -> None:
+    """Run every model on every log and write the results."""
+    options = _options()
+    results: dict[str, Any] = {"hardware": describe_machine(), "seconds": options.seconds, "logs": {}}
+    for log in options.log:
+        path, max_seq_len, goal = log.split(":")
+        folder = options.work / Path(path).stem
+        dataset = prepare(Path(path), folder)
+        runs: dict[str, Any] = {}
+        for name in NAMES:
+            source = folder / "sequences" if name in OWN else folder
+            runs[name] = _run(name, [str(source), max_seq_len, str(options.seconds), goal], options)
+            say(f"{Path(path).stem}, {NAMES[name]}: {_sentence(runs[name], float(goal))}")
+        settings = {"max_seq_len": int(max_seq_len), "goal": float(goal)}
+        results["logs"][Path(path).stem] = {**dataset, **settings, "runs": runs}
+        write_json(options.output, results)
+    page = options.work / "model_speed.html"
+    write_page(results, page)
+    say(f"results: {options.output}; plots: {page}")
+
+
+def prepare(log: Path, folder: Path) -> dict[str, int]:
+    """Write the log's sequences, and its training events and validation targets as peers read them."""
+    if not (folder / "sequences").exists():
+        ingest(IngestConfig(source=str(log)), folder / "interactions", folder / "downloads")
+        build_sequences(folder / "interactions", folder / "sequences", SequencesConfig())
+    dataset = load_sequences(folder / "sequences")
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    places = np.arange(len(users)) - dataset.offsets[users]
+    parts = {"train": places < dataset.train_ends[users], "validation": places == dataset.train_ends[users]}
+    for name, rows in parts.items():
+        columns = {"user_id": users[rows], "item_id": dataset.item_ids[rows], "timestamp": places[rows]}
+        with atomic_file(folder / f"{name}.parquet") as temporary:
+            pq.write_table(pa.table(columns), temporary)
+    return {"num_users": dataset.num_users, "num_items": dataset.num_items, "num_train": int(parts["train"].sum())}
+
+
+def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    own = [sys.executable, "-m", "benchmarks.own_training", name]
+    command = own if name in OWN else [options.peers, str(_PEERS_SCRIPT), name]
+    done = subprocess.run(
+        ["taskset", "--cpu-list", str(options.core), *command, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _sentence(run: dict[str, Any], goal: float) -> str:
+    if "error" in run:
+        return f"failed: {run['error']}"
+    share = f", {run['share_of_matrix_rate']:.0%} of the matrix rate" if "share_of_matrix_rate" in run else ""
+    return (
+        f"{run['targets_per_second']:,.0f} targets/s{share}, peak {run['peak_gb']:.2f} GB, top-10 of "
+        f"{run['users_per_second']:,.0f} users/s, NDCG@10 {goal}: {_reached(run, goal)}"
+    )
+
+
+def _reached(run: dict[str, Any], goal: float) -> str:
+    seconds = next((seconds for seconds, value in run["curve"] if value >= goal), None)
+    if seconds is not None:
+        return f"{seconds:.0f} s"
+    return f"not in {run['seconds_trained']:.0f} s ({run['curve'][-1][1]:.4f})"
+
+
+def write_page(results: dict[str, Any], path: Path) -> None:
+    """Write tables and plots as one HTML page."""
+    page = Page("Training and scoring speed", f"one core of: {results['hardware']['processor']}")
+    for log, found in results["logs"].items():
+        runs = {name: run for name, run in found["runs"].items() if "error" not in run}
+        page.add_section(f"{log}, max_seq_len {found['max_seq_len']}")
+        columns = [
+            "model",
+            "targets/s",
+            "share of matrix rate",
+            "peak GB",
+            "users/s, top-10",
+            f"NDCG@10 {found['goal']}",
+        ]
+        rows = [
+            [
+                NAMES[name],
+                round(run["targets_per_second"]),
+                f"{run['share_of_matrix_rate']:.0%}" if name in OWN else None,
+                run["peak_gb"],
+                round(run["users_per_second"]),
+                _reached(run, found["goal"]),
+            ]
+            for name, run in runs.items()
+        ]
+        page.add_table("", columns, rows)
+        plots = [
+            ("Training targets per second", "targets_per_second"),
+            ("Users per second, top-10", "users_per_second"),
+        ]
+        page.add_figures("", [_bars(title, key, runs) for title, key in plots])
+    page.write(path)
+
+
+def _bars(title: str, key: str, runs: dict[str, Any]) -> dict[str, Any]:
+    names = list(runs)[::-1]
+    values = [runs[name][key] for name in names]
+    colours = ["var(--series-1)" if name in OWN else "var(--muted)" for name in names]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [NAMES[name] for name in names],
+        "x": values,
+        "marker": {"color": colours},
+        "text": [f"{value:,.0f}" for value in values],
+        "textposition": "outside",
+        "cliponaxis": False,
+    }
+    layout = {"title": title, "xaxis": {"type": "log", "dtick": 1}, "yaxis": {"automargin": True}, "margin": {"r": 70}}
+    return {"data": [bars], "layout": layout}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log", nargs="+", required=True, metavar="PATH:MAX_SEQ_LEN:GOAL")
+    parser.add_argument("--peers", required=True, help="python of an environment with benchmarks/peers.txt")
+    parser.add_argument("--work", type=Path, default=Path("build/benchmark"))
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=150, help="of training, at most")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/model_speed.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
