@@ -21,6 +21,7 @@ from torch import Tensor
 from glintru_model.config import TrainingConfig
 from glintru_model.data.batches import Batch
 from glintru_model.errors import ConfigError, TrainingError
+from glintru_model.progress import say
 
 T = TypeVar("T")
 LossOf = Callable[[Batch], Tensor]
@@ -198,6 +199,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         atexit.register(dist.destroy_process_group)
     rank = dist.get_rank()
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere) if rank else nullcontext():
+        say(f"training by {count} processes, on {device.type}")
         yield SeveralProcesses(rank, count)
 
 

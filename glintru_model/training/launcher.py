@@ -14,7 +14,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from glintru_model import errors
 from glintru_model.errors import GlintruError, TrainingError
-from glintru_model.progress import say
 
 T = TypeVar("T")
 
@@ -34,7 +33,6 @@ def launch(work: Callable[..., T], *arguments: str, processes: int) -> T:
         GlintruError: what a process ended with; the others are ended too.
         KeyboardInterrupt: a signal ended this process, and with it the others.
     """
-    say(f"training by {processes} processes")
     with tempfile.TemporaryDirectory() as folder, _own_signals_and_silence():
         config = LaunchConfig(
             min_nodes=1,

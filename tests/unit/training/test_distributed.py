@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -38,22 +39,23 @@ def by_one(*jobs):
     return [worker.run(job) for job in jobs]
 
 
-def by_torchrun(folder, processes, *jobs):
-    """Return each process's results, and what they printed."""
-    path = folder / f"job-{processes}.json"
+def torchrun(path, *options, **environment):
+    command = [sys.executable, "-m", "torch.distributed.run", *options, str(WORKER), str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def by_torchrun(folder, *jobs):
+    """Return what each of two processes found, and the output and exit code of torchrun."""
+    path = folder / "job.json"
     path.write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [*command, f"--nproc-per-node={processes}", str(WORKER), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=120,
-    )
-    found = [path.with_name(f"{path.name}.{rank}") for rank in range(processes)]
-    return [json.loads(file.read_text()) if file.exists() else None for file in found], done
+    started = torchrun(path, "--standalone", "--local-addr=localhost", "--nproc-per-node=2")
+    stdout, stderr = started.communicate(timeout=120)
+    return results(path), subprocess.CompletedProcess([], started.returncode, stdout, stderr)
+
+
+def results(path):
+    return [json.loads(path.with_name(f"{path.name}.{rank}").read_text()) for rank in range(2)]
 
 
 def losses(result):
@@ -151,18 +153,36 @@ def test_two_processes_reach_the_curve_of_one(tmp_path):
         for name in ("sasrec", "glintru")
     ]
     jobs.append({"config": settings(batch_size=1), "values": [0.1] * 4})  # a share is often empty
+    jobs.append({"config": settings(max_seconds=1e-6), "values": [0.1]})  # ends after its first batch
     jobs.append({"config": {**jobs[0]["config"], "training": {**jobs[0]["config"]["training"], "seed": 1}}})
     jobs[-1]["values"] = [0.1] * 4
-    (first, second), done = by_torchrun(tmp_path, 2, *jobs)
+    (first, second), done = by_torchrun(tmp_path, *jobs)
     assert done.returncode == 0, done.stderr
     for alone, two, other in zip(by_one(*jobs), first, second, strict=True):
         assert losses(two) == pytest.approx(losses(alone), rel=1e-5)
-        assert len(set(losses(alone))) == 4
+        assert two["stopped"] == alone["stopped"]
         assert other["weights"] == two["weights"]  # to the bit, or they would drift apart
         assert other["history"] == two["history"]
-    assert losses(first[0]) != pytest.approx(losses(first[3]), rel=1e-3)  # the comparison can fail
-    heard = [line for line in done.stdout.splitlines() if "stopped by max_epochs" in line]
+    assert losses(first[0]) != pytest.approx(losses(first[-1]), rel=1e-3)  # the comparison can fail
+    assert [len(losses(result)) for result in first] == [4, 4, 4, 1, 4]
+    heard = [line for line in done.stdout.splitlines() if ": stopped by " in line]
     assert len(heard) == len(jobs)  # the first process alone speaks
+
+
+@pytest.mark.slow
+def test_two_nodes_reach_the_curve_of_one_process(tmp_path):
+    """Each node's torchrun is told of the others as Kubeflow Trainer tells it, by variables."""
+    job, path = {"config": settings("glintru"), "values": [0.1] * 4}, tmp_path / "job.json"
+    path.write_text(json.dumps([job]))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    told = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+    nodes = [torchrun(path, **told, PET_NODE_RANK=str(rank)) for rank in range(2)]
+    ends = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], ends
+    (first,), (second,) = results(path)
+    assert losses(first) == pytest.approx(losses(*by_one(job)), rel=1e-5)
+    assert second["weights"] == first["weights"]
 
 
 @pytest.mark.slow
@@ -170,12 +190,12 @@ def test_an_interrupted_training_goes_on_and_all_stop_together(tmp_path):
     values, config = [0.2, 0.1, 0.4, 0.3, 0.3, 0.2], settings(dropout_rate=0.3, max_epochs=9, patience=2)
     whole = {"config": config, "values": values[:5], "checkpoints": str(tmp_path / "whole")}
     parts = {**whole, "checkpoints": str(tmp_path / "parts")}
-    (expected, other), interrupted = by_torchrun(tmp_path, 2, whole, {**parts, "interrupted_after": 2})
+    (expected, other), interrupted = by_torchrun(tmp_path, whole, {**parts, "interrupted_after": 2})
     assert interrupted.returncode != 0
     assert "InterruptionError" in interrupted.stderr
     assert (expected[0]["stopped"], len(expected[0]["history"]), expected[0]["best_epoch"]) == ("patience", 5, 3)
     assert other[0]["history"] == expected[0]["history"]  # it was never told the values itself
-    (resumed, _), done = by_torchrun(tmp_path, 2, {**parts, "values": values[2:5]})
+    (resumed, _), done = by_torchrun(tmp_path, {**parts, "values": values[2:5]})
     assert done.returncode == 0, done.stderr
     assert "going on after epoch 2" in done.stdout
     assert losses(resumed[0]) == losses(expected[0])
