@@ -24,7 +24,7 @@ OPTIONS = --runs-dir "$(RUNS)" --profile "$(PROFILE)" \
 	$(if $(CONFIG),--config "$(CONFIG)") $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner "$(RUNNER)") \
 	$(if $(KFP_HOST),--host "$(KFP_HOST)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEBUG),--debug) \
 	$(if $(KFP_NAMESPACE),--namespace "$(KFP_NAMESPACE)") $(if $(MLFLOW_URL),--mlflow-url "$(MLFLOW_URL)") \
-	$(if $(PARALLELISM),--parallelism "$(PARALLELISM)")
+	$(if $(PARALLELISM),--parallelism "$(PARALLELISM)") $(if $(GPUS),--gpus "$(GPUS)")
 
 .PHONY: help
 help: ## Show this list

@@ -225,6 +225,8 @@ class SasrecConfig(ArchitectureConfig):
 class TrainingConfig(Frozen):
     """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit.
 
+    `num_processes` of one machine share each batch in the final training; 0 takes one for each GPU that `device` allows
+    (`auto` and `cuda` all, `cuda:1` that one), and one on the CPU. `batch_size` is that of all of them together.
     `warm_start_from` is the folder of an earlier model of the same architecture, whose items have the same indices here
     (`sequences.keep_indices_of`): training begins with its weights, new items with fresh ones.
     """
@@ -244,6 +246,7 @@ class TrainingConfig(Frozen):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     num_threads: Annotated[int, Field(ge=0)] = 0
+    num_processes: Annotated[int, Field(ge=0, le=64)] = 0
     warm_start_from: str = ""
 
 

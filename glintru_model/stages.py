@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,21 +186,30 @@ def select_hyperparameters(
 def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, model_dir: str) -> dict[str, float]:
     """Train the chosen configuration in full into `model_dir`; return the best epoch's validation metrics.
 
+    With several GPUs, or `training.num_processes`, torchrun calls this function anew in that many processes; the first
+    alone writes and is tracked, and the others return nothing.
+
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or a process died.
     """
     from glintru_model.data.sequences import load_sequences
     from glintru_model.data.trained_events import write_trained_events
     from glintru_model.models.files import save_model
-    from glintru_model.tracking import child_run
+    from glintru_model.tracking import NullTracker, child_run
+    from glintru_model.training import distributed
     from glintru_model.training.trainer import EpochResult
     from glintru_model.training.trainer import train as train_model
 
     config = _chosen(Path(best_path))
+    if (processes := distributed.processes_to_launch(config.training)) > 1:
+        from glintru_model.training.launcher import launch
+
+        return launch(train, evaluation, best_path, dataset_dir, run_path, model_dir, processes=processes)
     dataset, output = load_sequences(Path(dataset_dir)), Path(model_dir)
     validate = _validation(dataset, parse(EvaluationConfig, evaluation, "evaluation"))
     tags = {"kind": "model", "model": config.name}
-    with child_run(_run(run_path), config.name, tags, system_metrics=True) as run:
+    tracked = child_run(_run(run_path), config.name, tags, system_metrics=True)
+    with tracked if distributed.is_first() else nullcontext(NullTracker()) as run:
         run.log_params(config.model_dump())
         run.log_dataset(dataset.manifest)
 
@@ -210,6 +220,8 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
 
         checkpoints = output.with_name(f"{output.name}.checkpoints")
         model, result = train_model(config, dataset, validate=validate, on_epoch=on_epoch, checkpoint_dir=checkpoints)
+        if not distributed.is_first():
+            return {}
         save_model(model, config, Path(dataset_dir) / VOCABULARY_FILE, output)
         write_json(output / TRAINING_FILE, asdict(result))
         shutil.rmtree(checkpoints)

@@ -3,6 +3,7 @@
 A profile is chosen when the pipeline is compiled. kfp.local ignores all of it but the caching flags.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 
 from kfp.dsl import PipelineTask
@@ -31,6 +32,16 @@ class Size:
     memory: str
     timeout_seconds: int
 
+    def times(self, count: int) -> "Size":
+        """Return a size of so many times the CPU and memory, for as long."""
+        cpu, cpu_limit, memory = (_times(amount, count) for amount in (self.cpu, self.cpu_limit, self.memory))
+        return replace(self, cpu=cpu, cpu_limit=cpu_limit, memory=memory)
+
+
+def _times(amount: str, count: int) -> str:
+    digits = re.match(r"\d+", amount)[0]
+    return f"{int(digits) * count}{amount.removeprefix(digits)}"
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -38,7 +49,9 @@ class Profile:
 
     `retries` are for nodes that are taken away (spot, preemptible) as much as for passing failures: they wait
     30 s, then twice as long each time, 10 min at most. A retried tuning worker finds its study again.
-    `parallelism` is how many tuning workers of one model run at a time.
+    `gpu_count` is each accelerated task's; the final training takes `training_gpus` of one node, with `training`'s CPU
+    and memory for each, and starts a process for each. `parallelism` is how many tuning workers of one model run at a
+    time.
     """
 
     name: str
@@ -47,6 +60,7 @@ class Profile:
     training: Size | None = None
     gpu_type: str = ""
     gpu_count: int = 0
+    training_gpus: int = 0
     node_selector: dict[str, str] = field(default_factory=dict)
     gpu_toleration_key: str = ""
     shared_memory: str = ""
@@ -64,7 +78,20 @@ class Profile:
             raise ConfigError(f"parallelism {parallelism}, allowed: 1 to 256")
         return replace(self, parallelism=parallelism)
 
+    def with_training_gpus(self, count: int) -> "Profile":
+        """Return the profile with another number of GPUs for the final training of each model.
 
+        Raises:
+            ConfigError: it is not from 1 to 64, or the profile has no GPUs.
+        """
+        if not self.gpu_count:
+            raise ConfigError(f"GPUs {count}: profile {self.name!r} has none, allowed: PROFILE=gpu")
+        if not 1 <= count <= MAX_GPUS:
+            raise ConfigError(f"GPUs {count}, allowed: 1 to {MAX_GPUS}")
+        return replace(self, training_gpus=count)
+
+
+MAX_GPUS = 64  # of one node: more than any has
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - where processes of one pod share tensors
 
 # The secret of the tracking server's and the study database's credentials, as infra/ creates it.
@@ -98,6 +125,7 @@ PROFILES = {
         training=Size("6", "8", "32Gi", 24 * _HOUR),
         gpu_type="nvidia.com/gpu",
         gpu_count=1,
+        training_gpus=1,
         node_selector={"glintru.dev/pool": "gpu"},
         gpu_toleration_key="nvidia.com/gpu",
         shared_memory="8Gi",
@@ -117,13 +145,15 @@ def place(task: PipelineTask, name: str, profile: Profile) -> PipelineTask:
     size = profile.training if accelerated else profile.data if step in DATA_STEPS else profile.light
     if size is None:  # this machine: nothing to place
         return task
+    gpus = profile.training_gpus if step == "train" else profile.gpu_count
+    if accelerated and gpus:
+        size = size.times(gpus)
+        task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(gpus)
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu_limit)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    if accelerated and profile.gpu_count:
-        task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(profile.gpu_count)
     _place_on_kubernetes(task, name, profile, size)
-    if accelerated and profile.gpu_count:
+    if accelerated and gpus:
         _place_on_gpu_pool(task, profile)
     return task
 

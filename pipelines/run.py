@@ -29,6 +29,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="gpu", help="resources on a cluster")
     parser.add_argument("--image", default="", help="image of the tasks on a cluster")
     parser.add_argument("--parallelism", type=int, default=0, help="tuning workers of a model at a time on a cluster")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of one node for each model's final training")
     _add_backend_arguments(parser)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="everything a local run leaves behind")
     parser.add_argument("--compile-only", action="store_true", help="write the compiled pipeline and stop")
@@ -78,7 +79,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _profile(options: argparse.Namespace) -> Profile:
     profile = PROFILES[options.profile]
-    return profile.with_parallelism(options.parallelism) if options.parallelism else profile
+    profile = profile.with_parallelism(options.parallelism) if options.parallelism else profile
+    return profile.with_training_gpus(options.gpus) if options.gpus else profile
 
 
 def _package(options: argparse.Namespace) -> Path:

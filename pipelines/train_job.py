@@ -1,15 +1,18 @@
-"""Training as a TrainJob of Kubeflow Trainer, on a cluster or in a process of this machine.
+"""Training as a TrainJob of Kubeflow Trainer: on several nodes of a cluster, or in processes of this machine.
 
-    python -m pipelines.train_job --dataset DIR --best FILE --output DIR [--backend local|kubernetes]
+    python -m pipelines.train_job --dataset DIR --best FILE --output DIR [--backend local] [--processes 2]
+    python -m pipelines.train_job ... --backend kubernetes --image NAME --nodes 2 --gpus 8
 
-One node, one process: the trainer does not spread over several yet. On a cluster, the paths lie on a volume that the
-training runtime mounts, and `--image` names the image of the tasks.
+On a cluster, torchrun starts a process for each GPU of each node; the paths lie on a volume that the training runtime
+mounts on all of them, and `--image` names the image of the tasks.
 """
 
 import argparse
 import importlib.metadata
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -44,8 +47,10 @@ def run_train_job(
     *,
     backend: str,
     image: str = "",
+    nodes: int = 1,
     gpus: int = 0,
-    timeout_seconds: int = 3600,
+    processes: int = 0,
+    timeout_seconds: int = 24 * 3600,
 ) -> None:
     """Submit the job, pass its log on, and wait for its end.
 
@@ -55,7 +60,9 @@ def run_train_job(
         output: where the model goes.
         backend: `local` or `kubernetes`.
         image: the image of the job's pods on Kubernetes.
-        gpus: GPUs of the job's pod on Kubernetes.
+        nodes: pods of the job on Kubernetes; all share each batch.
+        gpus: GPUs of each of them.
+        processes: of a local job; 0 is one for each GPU, or one.
         timeout_seconds: how long it may take.
 
     Raises:
@@ -66,6 +73,8 @@ def run_train_job(
     for path in (dataset, best) if local else ():
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
+    if local and (nodes > 1 or gpus):
+        raise InputError(f"--nodes {nodes} --gpus {gpus}: this machine is one node with the GPUs it has")
     try:
         from kubeflow.trainer import CustomTrainer
     except ImportError as error:
@@ -76,16 +85,28 @@ def run_train_job(
         "evaluation": EvaluationConfig().model_dump_json(),
         "python_path": [path or str(Path.cwd()) for path in sys.path] if local else [],
     }
-    torch = importlib.metadata.version("torch").partition("+")[0]
     where: dict[str, Any] = (
-        {"packages_to_install": [f"torch=={torch}"], "env": dict(os.environ)}
+        _here(processes)
         if local
-        else {"image": image or None, "resources_per_node": {"gpu": gpus} if gpus else None}
+        else {"image": image or None, "resources_per_node": {"gpu": gpus} if gpus else None, "num_nodes": nodes}
     )
-    _run(CustomTrainer(func=train_model, func_args=arguments, num_nodes=1, **where), local, timeout_seconds)
+    _run(CustomTrainer(func=train_model, func_args=arguments, **where), local, timeout_seconds)
+
+
+def _here(processes: int) -> dict[str, Any]:
+    """Say how the local backend, which runs torchrun in a fresh environment, gets the same torch and the processes."""
+    import torch
+
+    count = processes or max(1, torch.cuda.device_count())
+    version = importlib.metadata.version("torch").partition("+")[0]
+    return {
+        "packages_to_install": [f"torch=={version}"],
+        "env": {**os.environ, "PET_NPROC_PER_NODE": str(count)},
+    }
 
 
 def _run(trainer: Any, local: bool, timeout_seconds: int) -> None:
+    name = ""
     try:
         client = _client(local)
         name = client.train(runtime=client.get_runtime(RUNTIME), trainer=trainer)
@@ -96,6 +117,9 @@ def _run(trainer: Any, local: bool, timeout_seconds: int) -> None:
         raise
     except Exception as error:  # whatever the SDK and its Kubernetes client raise
         raise PipelineError(f"Kubeflow Trainer: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        if local and name:
+            _remove_environment(name)
     for line in log:
         print(line)
     if status != "Complete":
@@ -108,6 +132,12 @@ def _reason(log: list[str]) -> str:
     ours = [line.partition("glintru_model.errors.")[2] for line in log if "glintru_model.errors." in line]
     any_error = [line.strip() for line in log if "Error: " in line]
     return next(iter([*ours, *any_error]), "see its log above")
+
+
+def _remove_environment(name: str) -> None:
+    """Remove what the local backend installed: it does so itself only after a success."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{name}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _client(local: bool) -> Any:
@@ -134,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--backend", choices=("local", "kubernetes"), default="local")
     parser.add_argument("--image", default="", help="image of the job's pods on Kubernetes")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job's pod on Kubernetes")
+    parser.add_argument("--nodes", type=int, default=1, help="pods of the job on Kubernetes")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of each of them")
+    parser.add_argument("--processes", type=int, default=0, help="of a local job (default: one for each GPU, or one)")
     options = parser.parse_args(arguments)
     return run_command(
         lambda: run_train_job(
@@ -143,7 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
             options.output,
             backend=options.backend,
             image=options.image,
+            nodes=options.nodes,
             gpus=options.gpus,
+            processes=options.processes,
         )
     )
 

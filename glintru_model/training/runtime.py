@@ -9,6 +9,7 @@ import torch
 
 from glintru_model.config import TrainingConfig
 from glintru_model.errors import ConfigError
+from glintru_model.training.distributed import local_rank, processes_on_node
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,20 @@ def resolve_runtime(config: TrainingConfig) -> Runtime:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.type == "cuda" and processes_on_node() > 1:
+        if name != device.type:
+            raise ConfigError(f"training.device {name!r}: several processes train, allowed: auto, cuda, cpu")
+        device = torch.device("cuda", local_rank())
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"training.device {name!r}: found {count} CUDA devices, allowed: auto, cpu")
     if config.precision == "bfloat16" and not _has_bfloat16(device):
         raise ConfigError(f"training.precision 'bfloat16': {name} has no support for it, allowed: float32")
     precision = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    return Runtime(device, precision, config.num_threads)
+    num_threads = config.num_threads
+    if device.type == "cpu" and processes_on_node() > 1 and not num_threads:
+        num_threads = max(1, torch.get_num_threads() // processes_on_node())
+    return Runtime(device, precision, num_threads)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.registry import build_model
 from glintru_model.progress import Progress, format_seconds, say
 from glintru_model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from glintru_model.training.distributed import Processes, joined
 from glintru_model.training.losses import build_loss
 from glintru_model.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from glintru_model.training.results import CHOSEN_BY, EpochResult, TrainingResult
@@ -43,6 +45,9 @@ def train(
 ) -> tuple[SequentialRecommender, TrainingResult]:
     """Train a model from scratch, or go on where an interrupted training of the same settings and data stopped.
 
+    Started by torchrun, each process calls it with the same arguments and takes its share of every batch; the first
+    alone validates, tells of epochs and writes.
+
     Args:
         config: the model and how to train it.
         dataset: sequences; their training part alone is read.
@@ -60,8 +65,8 @@ def train(
         TrainingError: loss or gradient are not finite; the last checkpoint stays.
     """
     runtime = resolve_runtime(config.training)
-    with runtime.active():
-        training = _Training(config, dataset, runtime, checkpoint_dir, title or f"train {config.name}")
+    with runtime.active(), joined(runtime.device) as processes:
+        training = _Training(config, dataset, runtime, processes, checkpoint_dir, title or f"train {config.name}")
         return training.model, training.run(validate, on_epoch)
 
 
@@ -71,10 +76,12 @@ class _Training:
         config: GlintruRecommender | SasrecRecommender,
         dataset: SequenceDataset,
         runtime: Runtime,
+        processes: Processes,
         checkpoint_dir: Path | None,
         title: str,
     ) -> None:
         self.settings, self.runtime, self.checkpoint_dir = config.training, runtime, checkpoint_dir
+        self.processes = processes
         self.title, self.last_said = title, 0.0
         torch.manual_seed(self.settings.seed)
         self.model = build_model(config, dataset.num_items).to(runtime.device)
@@ -101,7 +108,7 @@ class _Training:
         while not (stopped := self._reason_to_stop()):
             result = self._epoch(len(self.state.history) + 1, validate)
             if on_epoch:
-                on_epoch(result)
+                self.processes.from_first(partial(on_epoch, result))
         self.model.load_state_dict(self.state.best_weights)
         self.model.eval()
         best = self.state.history[self.state.best_epoch - 1]
@@ -124,6 +131,13 @@ class _Training:
         if not self.checkpoint_dir:
             return
         state = load_checkpoint(self.checkpoint_dir, self.fingerprint, self.model, self.optimizer)
+        own = len(state.history) if state else 0
+        first = self.processes.from_first(lambda: own)
+        if own != first:
+            raise TrainingError(
+                f"{self.checkpoint_dir}: process {self.processes.rank} finds epoch {own} there, the first process "
+                f"epoch {first}; all nodes must mount the same folder"
+            )
         if state:
             self.state = state
             say(f"{self.title}: going on after epoch {len(state.history)} from {self.checkpoint_dir}")
@@ -145,20 +159,25 @@ class _Training:
         train_loss, num_targets = self._train_epoch(epoch, start)
         trained = time.monotonic()
         self.model.eval()
-        metrics = dict(validate(self.model))
-        result = EpochResult(
-            epoch=epoch,
-            train_loss=train_loss,
-            validation=metrics,
-            seconds=time.monotonic() - start,
-            targets_per_second=num_targets / (trained - start),
-        )
+
+        def validated() -> EpochResult:
+            metrics = dict(validate(self.model))
+            return EpochResult(
+                epoch=epoch,
+                train_loss=train_loss,
+                validation=metrics,
+                seconds=time.monotonic() - start,
+                targets_per_second=num_targets / (trained - start),
+            )
+
+        result = self.processes.from_first(validated)  # one result for all: whether to stop follows from it
         self._remember(result)
         return result
 
     def _train_epoch(self, epoch: int, start: float) -> tuple[float, int]:
         """Train until the epoch's or the training's end; returns the mean loss and the number of targets."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + epoch)  # a resumed epoch draws what it would have drawn
+        # a resumed epoch draws what it would have drawn, and no process what another draws
+        torch.manual_seed(self.processes.seed(self.settings.seed * 1_000_003 + epoch))
         self.model.train()
         progress = Progress(f"{self.title} epoch {epoch}", self.batches.num_targets, "targets")
         loss_sum, done = 0.0, 0
@@ -167,26 +186,20 @@ class _Training:
             loss_sum, done = loss_sum + loss * len(batch.targets), done + len(batch.targets)
             if done < self.batches.num_targets:
                 progress.update(done, f"loss {loss:.3f}")
-            if self._is_out_of_time(time.monotonic() - start):
+            if self.settings.max_seconds and self.processes.from_first(
+                lambda: self._is_out_of_time(time.monotonic() - start)
+            ):
                 break
         return loss_sum / done, done
-
-    def _hidden(self, batch: Batch) -> Tensor:
-        if not self.model.trains_every_position:
-            return self.model.newest(batch.item_ids, batch.lengths)
-        return self.model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
 
     def _step(self, epoch: int, batch: Batch) -> float:
         self.state.step += 1
         set_learning_rate(self.optimizer, learning_rate(self.settings, self.state.step))
-        with self.runtime.autocast():
-            hidden_ND = self._hidden(batch)
-            loss: Tensor = self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.processes.backward(self.model, self._loss, batch)
         limit = self.settings.gradient_clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        value, gradient = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        value, gradient = torch.stack([loss.float(), norm.float()]).tolist()
         if not math.isfinite(value) or not math.isfinite(gradient):
             digest = hashlib.sha256(batch.item_ids.cpu().numpy().tobytes()).hexdigest()[:16]
             raise TrainingError(
@@ -196,6 +209,14 @@ class _Training:
         self.optimizer.step()
         return float(value)
 
+    def _loss(self, batch: Batch) -> Tensor:
+        with self.runtime.autocast():
+            if self.model.trains_every_position:
+                hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
+            else:
+                hidden_ND = self.model.newest(batch.item_ids, batch.lengths)
+            return self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets)
+
     def _remember(self, result: EpochResult) -> None:
         state, value = self.state, result.validation[CHOSEN_BY]
         state.history.append(result)
@@ -203,7 +224,7 @@ class _Training:
         if is_best:
             state.best_epoch = result.epoch
             state.best_weights = {name: w.detach().cpu().clone() for name, w in self.model.state_dict().items()}
-        if self.checkpoint_dir:
+        if self.checkpoint_dir and self.processes.rank == 0:
             save_checkpoint(self.checkpoint_dir, self.fingerprint, state, self.model, self.optimizer)
         self._tell(result, value, is_best=is_best)
 

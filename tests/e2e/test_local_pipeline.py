@@ -1,5 +1,6 @@
 """The whole pipeline by kfp.local, as a user starts it, on a small log of her own."""
 
+import copy
 import csv
 import json
 import os
@@ -62,7 +63,7 @@ def write_log(path, num_users, columns=("user_id", "item_id", "timestamp")):
 
 @dataclass
 class Runs:
-    """Three runs over one path: new, unchanged, and with the file's content edited."""
+    """Three runs over one path: new, unchanged, and with the file edited and SASRec trained by two processes."""
 
     first: Outcome
     again: Outcome
@@ -80,6 +81,9 @@ def runs(tmp_path_factory):
     write_log(log, num_users=60)
     first, again = run_pipeline(*options), run_pipeline(*options)
     write_log(log, num_users=70)
+    changed = copy.deepcopy(SETTINGS)
+    changed["models"]["sasrec"]["training"]["num_processes"] = 2
+    config.write_text(yaml.safe_dump(changed))
     edited = run_pipeline(*options)
     return Runs(first, again, edited, sorted(runs_dir.glob("tiny-*")), runs_dir)
 
@@ -104,6 +108,17 @@ def test_an_unchanged_log_is_not_read_again_and_an_edited_one_is(runs):
         assert reused not in runs.edited.out
     counts = [json.loads((folder / "summary.json").read_text())["num_cases"] for folder in runs.folders]
     assert counts == [60, 60, 70]
+
+
+def test_a_task_trains_by_as_many_processes_as_it_is_told(runs):
+    from mlflow import MlflowClient
+
+    assert "training by 2 processes" not in runs.again.out
+    assert runs.edited.out.count("training by 2 processes, on cpu") == 1
+    assert runs.edited.out.count("train sasrec: stopped by") == 1  # the second process is silent, and not tracked
+    client = MlflowClient(f"sqlite:///{runs.runs_dir / 'mlflow.db'}")
+    (version,) = client.search_model_versions(f"name = 'sasrec' and tags.pipeline_run = '{runs.folders[2].name}'")
+    assert [loss.step for loss in client.get_metric_history(version.run_id, "train/loss")] == [1, 2]
 
 
 def test_what_ran_is_the_compiled_dag(runs):

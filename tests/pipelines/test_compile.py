@@ -174,6 +174,26 @@ def test_the_number_of_tuning_workers_at_a_time_is_a_parameter(tmp_path):
         PROFILES["gpu"].with_parallelism(0)
 
 
+def test_the_number_of_gpus_of_a_final_training_is_a_parameter(tmp_path):
+    path = compile_pipeline(CONFIG, PROFILES["gpu"].with_training_gpus(4), tmp_path / "p.yaml")
+    documents = list(yaml.safe_load_all(path.read_text()))
+    asked = {name: executor(documents, f"{name}-recommender")["resources"] for name in ("tune", "train", "evaluate")}
+    counts = {name: resources["accelerator"]["resourceCount"] for name, resources in asked.items()}
+    assert counts == {"tune": "1", "train": "4", "evaluate": "1"}
+    keys = ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit")
+    assert [asked["train"][key] for key in keys] == ["24", "32", "128Gi", "128Gi"]
+    assert [asked["tune"][key] for key in keys] == ["6", "8", "32Gi", "32Gi"]
+    shared = placed_of(documents)["exec-train-recommender"]["emptyDirMounts"][0]
+    assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "8Gi")
+
+
+def test_gpus_that_cannot_be_are_refused():
+    with pytest.raises(ConfigError, match="GPUs 0, allowed: 1 to 64"):
+        PROFILES["gpu"].with_training_gpus(0)
+    with pytest.raises(ConfigError, match="GPUs 2: profile 'kind' has none, allowed: PROFILE=gpu"):
+        PROFILES["kind"].with_training_gpus(2)
+
+
 def test_the_image_is_named_as_the_build_names_it(tmp_path):
     for accelerator, profile in (("cpu", "kind"), ("cuda", "gpu")):
         built = subprocess.run(

@@ -1,6 +1,7 @@
 """Training as a TrainJob, with Kubeflow Trainer's local process backend."""
 
 import json
+import tempfile
 
 import pytest
 
@@ -30,8 +31,8 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def run(folder, best="best.json"):
-    options = ["--dataset", folder / "sequences", "--best", folder / best, "--output", folder / "model"]
+def run(folder, best="best.json", *options):
+    options = ["--dataset", folder / "sequences", "--best", folder / best, "--output", folder / "model", *options]
     return main([str(option) for option in options])
 
 
@@ -40,21 +41,38 @@ def test_a_path_that_is_missing_is_told_before_anything_is_submitted(tmp_path, c
     assert "no such file or folder" in capsys.readouterr().err
 
 
+def test_this_machine_is_no_more_than_one_node(prepared, capsys):
+    assert run(prepared, "best.json", "--nodes", 2) == 2
+    assert "--nodes 2 --gpus 0: this machine is one node" in capsys.readouterr().err
+
+
+@pytest.fixture
+def environments(tmp_path, monkeypatch):
+    """Where the local backend makes its environments."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_a_train_job_leaves_a_model(prepared, capsys):
-    assert run(prepared) == 0
-    assert "complete" in capsys.readouterr().out
+def test_a_train_job_of_two_processes_leaves_one_model(prepared, environments, capsys):
+    assert run(prepared, "best.json", "--processes", 2) == 0
+    said = capsys.readouterr().out
+    assert "training by 2 processes" in said
+    assert said.count("stopped by max_epochs") == 1  # the first process speaks for both
+    assert "complete" in said
     assert (prepared / "model" / "model.safetensors").is_file()
-    assert json.loads((prepared / "model" / "training.json").read_text())["best_epoch"] >= 0
+    assert json.loads((prepared / "model" / "training.json").read_text())["best_epoch"] == 1
+    assert list(environments.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_train_job_that_fails_says_so(prepared, capsys):
+def test_a_train_job_that_fails_says_so_and_leaves_nothing_behind(prepared, environments, capsys):
     (prepared / "broken.json").write_text(json.dumps({"recommender": {"name": "bert4rec"}, "trials": []}))
     assert run(prepared, "broken.json") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "ended as failed" in line
     assert "bert4rec" in line
+    assert list(environments.iterdir()) == []
 
 
 def training_runtime():
@@ -104,15 +122,18 @@ def test_what_a_cluster_gets_is_a_train_job_of_trainers_own_schema(trainer_api):
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
     options = ["--dataset", "/data/sequences", "--best", "/data/best.json", "--output", "/data/model"]
-    code = main([*options, "--backend", "kubernetes", "--image", "registry.example/python-glintru:7", "--gpus", "1"])
-    assert code == 0
+    where = ["--backend", "kubernetes", "--image", "registry.example/python-glintru:7", "--nodes", "2", "--gpus", "8"]
+    assert main([*options, *where]) == 0
     (sent,) = trainer_api
     job = TrainerV1alpha1TrainJob.from_dict(sent)
     assert job.spec.runtime_ref.name == "torch-distributed"
-    assert job.spec.trainer.num_nodes == 1
+    assert job.spec.trainer.num_nodes == 2
+    assert job.spec.trainer.num_proc_per_node is None  # the runtime's `auto`: one for each GPU
     assert job.spec.trainer.image == "registry.example/python-glintru:7"
-    assert sent["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": 1}
-    assert "stages.train" in json.dumps(sent["spec"]["trainer"]["command"])
+    assert sent["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": 8}
+    command = json.dumps(sent["spec"]["trainer"]["command"])
+    assert "torchrun" in command
+    assert "stages.train" in command
 
 
 def test_a_cluster_without_kubeflow_trainer_is_told(backend, monkeypatch, capsys):

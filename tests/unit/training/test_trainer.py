@@ -13,6 +13,7 @@ from glintru_model.config import (
 )
 from glintru_model.errors import ConfigError, DataError, TrainingError
 from glintru_model.training import trainer
+from glintru_model.training.distributed import SingleProcess
 from glintru_model.training.optimizer import build_optimizer, learning_rate
 from glintru_model.training.trainer import train
 
@@ -240,6 +241,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient_allows(dataset):
         recommender(gradient_clip_norm=1e-3),
         dataset,
         trainer.resolve_runtime(TrainingConfig(device="cpu")),
+        SingleProcess(),
         None,
         "train",
     )
