@@ -19,7 +19,7 @@ def build_sequences(
     Args:
         sequences: `SequencesConfig` as JSON.
         evaluation: `EvaluationConfig` as JSON (for the ceiling of a synthetic log).
-        fingerprint: of the input's content and the code; a part of the cache key.
+        fingerprint: what `resolve_source` said; a part of the cache key.
         interactions: the clean log.
         dataset: sequences and vocabulary in Arrow.
         data_report: counts, distributions, the split and, for a synthetic log, the best possible ranking.

@@ -11,7 +11,7 @@ def ingest_interactions(ingest: str, fingerprint: str, downloads_dir: str, inter
 
     Args:
         ingest: `IngestConfig` as JSON.
-        fingerprint: of the input's content and the code; a part of the cache key.
+        fingerprint: what `resolve_source` said; a part of the cache key.
         downloads_dir: where copies of published logs are kept.
         interactions: the clean log and the counts before and after each step.
     """

@@ -2,7 +2,8 @@
 
 A Kubeflow component and the command line call the same function; nothing here knows either of them.
 Settings arrive as JSON text, the form in which a pipeline parameter travels unchanged. Each stage imports
-what it uses when it is called: a step that only hashes a file does not wait for torch.
+what it uses when it is called: a step that only hashes a file does not wait for torch. The steps up to the sequences
+stand in `stages_data`.
 """
 
 import json
@@ -12,15 +13,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from glintru_model.config import EvaluationConfig, IngestConfig, RegistryConfig, SequencesConfig, TuningConfig
+from glintru_model.config import EvaluationConfig, RegistryConfig, TuningConfig
 from glintru_model.config_io import parse, parse_recommender
 from glintru_model.errors import DataError, TrackingError
 from glintru_model.files import read_json, write_json
-from glintru_model.fingerprint import combine, package_fingerprint
-from glintru_model.layout import CEILING_FILE, DATA_REPORT_FILE, ORACLE_FILE, TRAINING_FILE, VOCABULARY_FILE
+from glintru_model.layout import TRAINING_FILE, VOCABULARY_FILE
 from glintru_model.progress import say
+from glintru_model.stages_data import build_sequences, ingest, resolve_source
 
 if TYPE_CHECKING:
     from glintru_model.config import GlintruRecommender, SasrecRecommender
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
     from glintru_model.models.base import SequentialRecommender
     from glintru_model.tracking import RunRef
 
-
-def resolve_source(ingest: str, downloads_dir: str) -> str:
-    """Fingerprint the input's content, the ingest settings and this package's source.
-
-    Raises:
-        InputError: the source does not exist or is not known.
-    """
-    from glintru_model.data import ingest as ingest_log
-
-    source = ingest_log.resolve_source(parse(IngestConfig, ingest, "ingest"), Path(downloads_dir))
-    say(f"source: {source.description}")
-    return combine(source.fingerprint, package_fingerprint())
+__all__ = [
+    "build_sequences",
+    "compare_and_register",
+    "create_study",
+    "evaluate",
+    "ingest",
+    "resolve_source",
+    "select_hyperparameters",
+    "start_run",
+    "train",
+    "tune",
+]
 
 
 def start_run(
@@ -67,50 +68,6 @@ def start_run(
     tracking.log_settings(run, settings)
     run.write(Path(run_path))
     say(f"MLflow experiment {experiment!r}, run {run_name!r}")
-
-
-def ingest(ingest: str, downloads_dir: str, output_dir: str, fingerprint: str = "") -> dict[str, Any]:
-    """Read, validate and clean the log into `output_dir`; return its counts.
-
-    Args:
-        ingest: `IngestConfig` as JSON.
-        downloads_dir: where copies of published logs are kept.
-        output_dir: the folder to write.
-        fingerprint: what `resolve_source` said; a log that has changed since is refused, because the result would be
-            kept under the wrong key. Empty, or an address whose content has no version, is not compared.
-
-    Raises:
-        InputError: the log, or a setting, cannot be used.
-    """
-    from glintru_model.data import ingest as ingest_log
-
-    config = parse(IngestConfig, ingest, "ingest")
-    source = ingest_log.resolve_source(config, Path(downloads_dir))
-    if fingerprint and source.kind != "web" and combine(source.fingerprint, package_fingerprint()) != fingerprint:
-        raise DataError(f"{source.description}: changed since the run began; run it again")
-    report = ingest_log.ingest(config, Path(output_dir), Path(downloads_dir))
-    return dict(report["counts"])
-
-
-def build_sequences(
-    sequences: str, evaluation: str, interactions_dir: str, output_dir: str, report_path: str
-) -> dict[str, Any]:
-    """Build vocabulary, split and sequences in `output_dir` and write the data report; return the manifest.
-
-    Raises:
-        InputError: nothing is left to train or to evaluate on.
-    """
-    from glintru_model.data.build import build_sequences as build
-    from glintru_model.data.report import write_data_report
-
-    source, output = Path(interactions_dir), Path(output_dir)
-    manifest = build(source, output, parse(SequencesConfig, sequences, "sequences"))
-    ceiling = _ceiling(source, output, parse(EvaluationConfig, evaluation, "evaluation"))
-    if ceiling:
-        write_json(output / CEILING_FILE, ceiling)
-        say(f"best possible test ranking of this synthetic log: NDCG@10 {ceiling['ndcg_at_10']:.4f}")
-    write_data_report(read_json(source / DATA_REPORT_FILE), Path(report_path), manifest=manifest, ceiling=ceiling)
-    return {name: manifest[name] for name in ("num_users", "num_items", "num_interactions", "dataset_hash")}
 
 
 def create_study(
@@ -311,16 +268,3 @@ def _validation(
     from glintru_model.models.scorer import ModelScorer
 
     return lambda model: validation_metrics(ModelScorer(model), dataset, config)
-
-
-def _ceiling(interactions_dir: Path, dataset_dir: Path, config: EvaluationConfig) -> dict[str, float] | None:
-    """Rank the test targets by the true probabilities, where the log is synthetic: the best any model can reach."""
-    oracle_path = interactions_dir / ORACLE_FILE
-    if not oracle_path.exists():
-        return None
-    from glintru_model.data.sequences import load_sequences
-    from glintru_model.data.synthetic import OracleScorer
-    from glintru_model.evaluation.evaluate import mean_metrics
-
-    dataset = load_sequences(dataset_dir)
-    return mean_metrics(OracleScorer.load(oracle_path, dataset.vocabulary), dataset, "test", config)

@@ -11,6 +11,7 @@ from glintru_model.command import run_command
 from glintru_model.config import PipelineConfig
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.ingest import resolve_source
+from glintru_model.earlier import fingerprint_earlier
 from glintru_model.errors import InputError
 from glintru_model.tracking.client import refuse_credentials
 from pipelines.compile import compile_pipeline
@@ -124,7 +125,9 @@ def _credential(path: Path | None, variable: str) -> str:
 
 def _run_here(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:
     print("Running on this machine (kfp.local; no server, no cluster). Set KFP_HOST to submit to a cluster instead.")
-    source = resolve_source(config.ingest, options.runs_dir / "downloads")  # a wrong path ends here, before any work
+    # A wrong path ends here, before any work.
+    source = resolve_source(config.ingest, options.runs_dir / "downloads")
+    fingerprint_earlier(config.sequences, config.models.glintru, config.models.sasrec)
     print(f"Log: {source.description}. Run: {run_name}. Outputs: {options.runs_dir / run_name}/\n")
     from pipelines.local_run import run_locally
 

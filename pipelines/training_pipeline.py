@@ -65,7 +65,12 @@ def build_pipeline(config: PipelineConfig, profile: Profile, *, recurring: bool 
         def placed(task: PipelineTask, name: str) -> PipelineTask:
             return place(task, name, profile)
 
-        source = placed(resolve_source(ingest=ingest, downloads_dir=downloads_dir), "resolve source")
+        source = placed(
+            resolve_source(
+                ingest=ingest, sequences=sequences, glintru=glintru, sasrec=sasrec, downloads_dir=downloads_dir
+            ),
+            "resolve source",
+        )
         run = placed(
             start_run(
                 run_name=name_of_run,

@@ -88,14 +88,14 @@ def conclude(bench):
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("components")
     bench, downloads = Bench(folder), str(folder / "downloads")
-    fingerprint = resolve_source.python_func(INGEST, downloads)
+    sequences = SequencesConfig().model_dump_json()
+    fingerprint = resolve_source.python_func(INGEST, sequences, *RECOMMENDERS.values(), downloads)
     run = bench.new(Artifact, "run")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     start_run.python_func("test-run", "tests", uri, str(folder / "mlartifacts"), "abc123", "{}", run)
     interactions = bench.new(Dataset, "interactions")
     ingest_interactions.python_func(INGEST, fingerprint, downloads, interactions)
     dataset, report = bench.new(Dataset, "dataset"), bench.new(HTML, "data-report")
-    sequences = SequencesConfig().model_dump_json()
     build_sequences.python_func(sequences, EVALUATION, fingerprint, interactions, dataset, report)
     for name in RECOMMENDERS:
         add_model(bench, name, f"journal:{folder / 'study.journal'}")

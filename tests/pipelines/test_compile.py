@@ -88,6 +88,9 @@ def test_only_steps_without_side_effects_are_cached_and_their_key_holds_the_fing
     for key in cached:
         source = dag[key]["inputs"]["parameters"]["fingerprint"]["taskOutputParameter"]["producerTask"]
         assert source == "resolve-source"
+    # It is given every section that may name an earlier output.
+    read = dag["resolve-source"]["inputs"]["parameters"]
+    assert {read[name]["componentInputParameter"] for name in read} >= {"ingest", "sequences", "glintru", "sasrec"}
 
 
 def executor(documents, task):
