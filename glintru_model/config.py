@@ -68,12 +68,14 @@ class GlintruConfig(ArchitectureConfig):
 
     `variant`: `causal` (left-padded convolutions, causal linear attention, every position trained at once)
     or `paper` (as released). `released_padding` lets padding leak into `paper` as it does in the release.
+    `scale_embeddings` multiplies them by sqrt(embedding_dim) where they enter, as SASRec does and the release does not.
     """
 
     num_blocks: Annotated[int, Field(ge=1, le=64)] = 1
     num_heads: Annotated[int, Field(ge=1)] = 4
     variant: Literal["causal", "paper"] = "causal"
     kernel_size: Annotated[int, Field(ge=1, le=63)] = 3
+    scale_embeddings: bool = False
     released_padding: bool = False
 
     @model_validator(mode="after")
@@ -92,6 +94,7 @@ class SasrecConfig(ArchitectureConfig):
 class TrainingConfig(Frozen):
     """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit.
 
+    `ema_decay` above 0 validates and keeps a moving average of the weights, so much of which stays at each step.
     `num_processes` of one machine share each batch in the final training; 0 takes one for each GPU that `device` allows
     (`auto` and `cuda` all, `cuda:1` that one), and one on the CPU. `batch_size` is that of all of them together.
     `warm_start_from` is the folder of an earlier model of the same architecture, whose items have the same indices here
@@ -107,6 +110,7 @@ class TrainingConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0), Search(1e-3, 0.3, log=True)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     gradient_clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss: Literal["cross_entropy", "sampled_softmax", "gbce", "bce"] = "cross_entropy"
     num_negatives: Annotated[int, Field(ge=1)] = 256

@@ -220,13 +220,13 @@ class GLINTRU(SequentialRecommender):
 
     def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD of any length L; what it holds at padding is undefined."""
-        return self._run(self.blocks, *self._embed(item_ids_BL, lengths_B)).transpose(0, 1)
+        return self._run(self.blocks, *self._enter(item_ids_BL, lengths_B)).transpose(0, 1)
 
     def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BD; of the last block only what the newest position needs, under half of it."""
         if self.config.released_padding:
             return super().newest(item_ids_BL, lengths_B)
-        x_LBD, mask_LB1 = self._embed(item_ids_BL, lengths_B)
+        x_LBD, mask_LB1 = self._enter(item_ids_BL, lengths_B)
         x_LBD = self._run(self.blocks[:-1], x_LBD, mask_LB1)
         return cast(GlintruBlock, self.blocks[-1]).newest(x_LBD, lengths_B, mask_LB1)
 
@@ -238,7 +238,7 @@ class GLINTRU(SequentialRecommender):
         """
         if self.causal:
             return self(item_ids_BL, lengths_B)  # type: ignore[no-any-return]
-        x_LBD, _ = self._embed(item_ids_BL, lengths_B)
+        x_LBD, _ = self._enter(item_ids_BL, lengths_B)
         hidden_LBD: Tensor = cast(GlintruBlock, self.blocks[0]).prefixes(x_LBD)
         return hidden_LBD.transpose(0, 1)
 
@@ -248,8 +248,12 @@ class GLINTRU(SequentialRecommender):
             x_LBD = block(x_LBD, mask_LB1 if masked else None)
         return x_LBD
 
-    def _embed(self, item_ids_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        x_LBD: Tensor = self.dropout(self.item_embedding(item_ids_BL.T))
+    def _embed(self, item_ids: Tensor) -> Tensor:
+        embedded: Tensor = self.item_embedding(item_ids)
+        return embedded * embedded.shape[-1] ** 0.5 if self.config.scale_embeddings else embedded
+
+    def _enter(self, item_ids_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        x_LBD: Tensor = self.dropout(self._embed(item_ids_BL.T))
         return x_LBD, padding_mask(lengths_B, item_ids_BL.shape[1]).T[..., None].to(x_LBD.dtype)
 
     def initial_state(self, batch_size: int) -> State:
@@ -281,7 +285,7 @@ class GLINTRU(SequentialRecommender):
             DataError: an item outside the vocabulary.
         """
         refuse_unknown_items(item_ids_B, self.num_items)
-        x_BD, following = self.item_embedding(item_ids_B), []
+        x_BD, following = self._embed(item_ids_B), []
         for block, block_state in zip(self.blocks, state, strict=True):
             x_BD, block_state = cast(GlintruBlock, block).step(x_BD, block_state)
             following.append(block_state)

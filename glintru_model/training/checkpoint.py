@@ -1,9 +1,10 @@
 """What an interrupted training needs to go on as if nothing had happened."""
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +16,19 @@ from glintru_model.training.results import EpochResult
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
+class Restorable(Protocol):
+    """A part of training that can say where it stands and go on from there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take them back."""
+
+
 @dataclass
 class TrainingState:
-    """Where training stands after an epoch, besides model and optimiser.
+    """Where training stands after an epoch, besides model, optimiser and average.
 
     Attributes:
         step: optimiser steps so far.
@@ -36,10 +47,15 @@ def save_checkpoint(
     directory: Path,
     fingerprint: str,
     state: TrainingState,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Restorable],
 ) -> None:
     """Write a checkpoint whole or not at all; it takes the place of the one before.
+
+    Args:
+        directory: where it is written.
+        fingerprint: settings and data.
+        state: where training stands.
+        parts: whatever else changes while training, by name.
 
     Raises:
         StorageError: the disk refused.
@@ -50,8 +66,7 @@ def save_checkpoint(
         "history": [asdict(result) for result in state.history],
         "best_epoch": state.best_epoch,
         "best_weights": state.best_weights,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "parts": {name: part.state_dict() for name, part in parts.items()},
     }
     with atomic_file(directory / CHECKPOINT_FILE) as temporary:
         torch.save(content, temporary)
@@ -60,15 +75,14 @@ def save_checkpoint(
 def load_checkpoint(
     directory: Path,
     fingerprint: str,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Restorable],
 ) -> TrainingState | None:
-    """Restore model and optimiser and return the state, or None where there is no checkpoint of this training.
+    """Restore the parts and return the state, or None where there is no checkpoint of this training.
 
     Args:
         directory: where `save_checkpoint` wrote.
         fingerprint: settings and data; a checkpoint of others is left alone.
-        model, optimizer: built from the same settings.
+        parts: built from the same settings.
 
     Raises:
         DataError: the file is not a whole checkpoint.
@@ -86,8 +100,8 @@ def load_checkpoint(
             best_epoch=content["best_epoch"],
             best_weights=content["best_weights"],
         )
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
+        for name, part in parts.items():
+            part.load_state_dict(content["parts"][name])
     except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a whole checkpoint, remove it to start anew: {problem}") from error

@@ -18,7 +18,8 @@ from glintru_model.errors import TrainingError
 from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.registry import build_model
 from glintru_model.progress import Progress, format_seconds, say
-from glintru_model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from glintru_model.training.averaging import build_averaging
+from glintru_model.training.checkpoint import Restorable, TrainingState, load_checkpoint, save_checkpoint
 from glintru_model.training.distributed import Processes, joined
 from glintru_model.training.losses import build_loss
 from glintru_model.training.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -89,6 +90,7 @@ class _Training:
             num_new = warm_start(self.model, dataset.vocabulary, Path(self.settings.warm_start_from))
             say(f"{self.title}: warm start from {self.settings.warm_start_from}, {num_new:,} items are new")
         self.optimizer = build_optimizer(self.model, self.settings)
+        self.averaging = build_averaging(self.model, self.settings.ema_decay)
         self.loss = build_loss(self.settings, dataset.vocabulary.train_counts, runtime.device)
         self.batches = TrainingBatches(
             dataset,
@@ -130,7 +132,7 @@ class _Training:
     def _resume(self) -> None:
         if not self.checkpoint_dir:
             return
-        state = load_checkpoint(self.checkpoint_dir, self.fingerprint, self.model, self.optimizer)
+        state = load_checkpoint(self.checkpoint_dir, self.fingerprint, self._restorable())
         own = len(state.history) if state else 0
         first = self.processes.from_first(lambda: own)
         if own != first:
@@ -141,6 +143,9 @@ class _Training:
         if state:
             self.state = state
             say(f"{self.title}: going on after epoch {len(state.history)} from {self.checkpoint_dir}")
+
+    def _restorable(self) -> dict[str, Restorable]:
+        return {"model": self.model, "optimizer": self.optimizer, "averaging": self.averaging}
 
     def _reason_to_stop(self) -> str:
         epochs, settings = len(self.state.history), self.settings
@@ -158,10 +163,10 @@ class _Training:
         start = time.monotonic()
         train_loss, num_targets = self._train_epoch(epoch, start)
         trained = time.monotonic()
-        self.model.eval()
+        kept = self.averaging.model.eval()
 
         def validated() -> EpochResult:
-            metrics = dict(validate(self.model))
+            metrics = dict(validate(kept))
             return EpochResult(
                 epoch=epoch,
                 train_loss=train_loss,
@@ -207,6 +212,7 @@ class _Training:
                 f"batch sha256 {digest}), both must be finite; a lower learning_rate may help"
             )
         self.optimizer.step()
+        self.averaging.update()
         return float(value)
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -223,9 +229,10 @@ class _Training:
         is_best = not state.best_epoch or value > state.history[state.best_epoch - 1].validation[CHOSEN_BY]
         if is_best:
             state.best_epoch = result.epoch
-            state.best_weights = {name: w.detach().cpu().clone() for name, w in self.model.state_dict().items()}
+            weights = self.averaging.model.state_dict()
+            state.best_weights = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
         if self.checkpoint_dir and self.processes.rank == 0:
-            save_checkpoint(self.checkpoint_dir, self.fingerprint, state, self.model, self.optimizer)
+            save_checkpoint(self.checkpoint_dir, self.fingerprint, state, self._restorable())
         self._tell(result, value, is_best=is_best)
 
     def _tell(self, result: EpochResult, value: float, *, is_best: bool) -> None:

@@ -28,6 +28,10 @@ RECOMMENDERS = {
     "glintru-paper-1-block": GlintruRecommender(
         architecture=GlintruConfig(variant="paper", **{**SIZES, "num_blocks": 1, "kernel_size": 5}), training=TRAINING
     ),
+    "glintru-scaled": GlintruRecommender(
+        architecture=GlintruConfig(scale_embeddings=True, **SIZES),
+        training=TRAINING.model_copy(update={"ema_decay": 0.9}),
+    ),
     "sasrec": SasrecRecommender(architecture=SasrecConfig(**SIZES), training=TRAINING),
 }
 

@@ -107,15 +107,17 @@ def block(x, w, name, num_heads, causal):
 def reference(model, item_ids):
     w = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
     x = w["item_embedding.weight"][item_ids]
+    if model.config.scale_embeddings:
+        x = x * math.sqrt(x.shape[1])
     for i in range(model.config.num_blocks):
         x = block(x, w, f"blocks.{i}", model.config.num_heads, model.causal)
     return x
 
 
 @pytest.mark.parametrize("variant", ["causal", "paper"])
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_float64_equals_the_reference(variant, kernel_size):
-    model = small_model(variant, kernel_size=kernel_size)
+@pytest.mark.parametrize(("kernel_size", "scale_embeddings"), [(3, False), (5, True)])
+def test_float64_equals_the_reference(variant, kernel_size, scale_embeddings):
+    model = small_model(variant, kernel_size=kernel_size, scale_embeddings=scale_embeddings)
     item_ids, lengths = histories([11, 1, 7, 4])
     hidden = model.encode(item_ids, lengths).detach().numpy()
     for row, length in enumerate(lengths.tolist()):

@@ -88,7 +88,7 @@ def test_a_time_limit_ends_training_after_a_validation(dataset, monkeypatch):
 @pytest.mark.parametrize("interrupted_after", [1, 3])
 def test_a_resumed_training_equals_an_uninterrupted_one(dataset, tmp_path, name, interrupted_after):
     values = [0.2, 0.1, 0.4, 0.3]
-    config = recommender(name, warmup_steps=5)
+    config = recommender(name, warmup_steps=5, ema_decay=0.9)
     whole, expected = train(config, dataset, validate=Script(*values), checkpoint_dir=tmp_path / "whole")
 
     def interrupt(result):
