@@ -4,13 +4,14 @@ Shapes: U users, W samples, B batch, L length, N targets.
 
 A sample is a range of a user's training events. For a model that is trained at every position it is a window: inputs
 are all its events but the last, targets all but the first. A history longer than max_seq_len is cut into
-consecutive windows, the full ones at its newest end, so that every training event but the user's first is a target
-exactly once; windows share one event and no context, which costs nothing twice. For a model trained at the last
-position alone, every event but the first ends a sample of its own.
+consecutive windows, anew for each epoch, so that every training event but the user's first is a target exactly once;
+windows share one event and no context, which costs nothing twice, and whatever is near a cut in one epoch has its
+context in another. For a model trained at the last position alone, every event but the first ends a sample of its own.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,16 @@ from glintru_model.data.sequences import PADDING_ID, SequenceDataset
 from glintru_model.errors import DataError
 
 LENGTH_JITTER = 0.1  # samples whose lengths differ by less than this share may meet in a batch
+
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class Samples(NamedTuple):
+    """Ranges of the flat array of events: where each begins and how many inputs it has, (W,) both."""
+
+    starts: Int64Array
+    lengths: Int64Array
 
 
 @dataclass(frozen=True)
@@ -74,42 +85,47 @@ class TrainingBatches:
         Raises:
             DataError: no user has two training events, or an item lies outside the vocabulary.
         """
-        self._starts_W, self._lengths_W = _cut(dataset.offsets[:-1], dataset.train_ends, max_seq_len, every_position)
-        if not len(self._starts_W):
+        self._offsets_U, self._inputs_U = dataset.offsets[:-1], np.maximum(dataset.train_ends - 1, 0)
+        self.num_targets = int(self._inputs_U.sum())
+        if not self.num_targets:
             raise DataError(f"none of {dataset.num_users} users has 2 training events, nothing to train on")
         items = dataset.item_ids
         smallest, largest = int(items.min()), int(items.max())
         if smallest <= PADDING_ID or largest > dataset.num_items:
             found = smallest if smallest <= PADDING_ID else largest
             raise DataError(f"training sequences: item index {found}, allowed: 1..{dataset.num_items}")
-        self._targets_W = self._lengths_W if every_position else np.ones_like(self._lengths_W)
-        self._every_position, self._seed = every_position, seed
+        self._max_seq_len, self._every_position, self._seed = max_seq_len, every_position, seed
         self._items_N = torch.from_numpy(np.array(items)).to(device)
-        self._targets_per_batch = batch_size * float(self._targets_W.mean())
-        self.num_targets = int(self._targets_W.sum())
+        num_samples = int((-(-self._inputs_U // max_seq_len)).sum()) if every_position else self.num_targets
+        self._num_batches = max(1, round(num_samples / batch_size))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         for samples in self.plan(epoch):
-            yield self._gather(self._starts_W[samples], self._lengths_W[samples])
+            yield self._gather(samples)
 
-    def plan(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+    def plan(self, epoch: int) -> list[Samples]:
         """Return the samples of each batch of an epoch, in the order of training."""
         random = np.random.default_rng((self._seed, epoch))
-        jittered = self._lengths_W * (1 + LENGTH_JITTER * random.random(len(self._lengths_W)))
+        if self._every_position:
+            samples = _windows(self._offsets_U, self._inputs_U, self._max_seq_len, random)
+        else:
+            samples = _prefixes(self._offsets_U, self._inputs_U, self._max_seq_len)
+        jittered = samples.lengths * (1 + LENGTH_JITTER * random.random(len(samples.lengths)))
         by_length = np.argsort(jittered, kind="stable")
-        seen = np.cumsum(self._targets_W[by_length])
-        num_batches = max(1, round(self.num_targets / self._targets_per_batch))
-        bounds = np.searchsorted(seen, self.num_targets / num_batches * np.arange(1, num_batches), side="right")
-        batches = [samples for samples in np.split(by_length, bounds) if len(samples)]
-        return [batches[i] for i in random.permutation(len(batches))]
+        seen = np.cumsum(samples.lengths[by_length] if self._every_position else np.ones_like(by_length))
+        cuts = self.num_targets / self._num_batches * np.arange(1, self._num_batches)
+        rows = [rows for rows in np.split(by_length, np.searchsorted(seen, cuts, side="right")) if len(rows)]
+        return [Samples(samples.starts[rows[i]], samples.lengths[rows[i]]) for i in random.permutation(len(rows))]
 
     def padding_share(self, epoch: int) -> float:
         """Return which share of an epoch's positions is padding."""
-        positions = sum(len(samples) * int(self._lengths_W[samples].max()) for samples in self.plan(epoch))
-        return 1 - float(self._lengths_W.sum()) / positions
+        lengths = [samples.lengths for samples in self.plan(epoch)]
+        positions = sum(len(lengths_B) * int(lengths_B.max()) for lengths_B in lengths)
+        return 1 - sum(int(lengths_B.sum()) for lengths_B in lengths) / positions
 
-    def _gather(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Batch:
+    def _gather(self, samples: Samples) -> Batch:
+        starts, lengths = samples
         device = self._items_N.device
         starts_B, lengths_B = torch.from_numpy(starts).to(device), torch.from_numpy(lengths).to(device)
         steps_L = torch.arange(int(lengths.max()), device=device)
@@ -124,14 +140,21 @@ class TrainingBatches:
         return Batch(item_ids_BL.long(), lengths_B, rows_N, positions_N, targets_N.long())
 
 
-def _cut(
-    offsets_U: npt.NDArray[np.int64], train_ends_U: npt.NDArray[np.int64], max_seq_len: int, every_position: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each sample's start in the flat array and its number of inputs, (W,) both."""
-    inputs_U = np.maximum(train_ends_U - 1, 0)
-    samples_U = -(-inputs_U // max_seq_len) if every_position else inputs_U
-    users_W = np.repeat(np.arange(len(samples_U)), samples_U)
-    from_newest_W = np.repeat(np.cumsum(samples_U), samples_U) - 1 - np.arange(len(users_W))
-    ends_W = inputs_U[users_W] - from_newest_W * (max_seq_len if every_position else 1)
-    starts_W = np.maximum(ends_W - max_seq_len, 0)
-    return offsets_U[users_W] + starts_W, ends_W - starts_W
+def _windows(offsets_U: Int64Array, inputs_U: Int64Array, max_seq_len: int, random: np.random.Generator) -> Samples:
+    """Cut each user's inputs into windows; where there are several, the oldest has a random length."""
+    oldest_U = np.where(inputs_U > max_seq_len, random.integers(1, max_seq_len + 1, len(inputs_U)), 0)
+    windows_U = -(-(inputs_U - oldest_U) // max_seq_len) + (oldest_U > 0)
+    users_W = np.repeat(np.arange(len(windows_U)), windows_U)
+    from_oldest_W = np.arange(len(users_W)) - np.repeat(np.cumsum(windows_U) - windows_U, windows_U)
+    shift_W = np.where(oldest_U > 0, oldest_U - max_seq_len, 0)[users_W]
+    begins_W = np.maximum(from_oldest_W * max_seq_len + shift_W, 0)
+    ends_W = np.minimum((from_oldest_W + 1) * max_seq_len + shift_W, inputs_U[users_W])
+    return Samples(offsets_U[users_W] + begins_W, ends_W - begins_W)
+
+
+def _prefixes(offsets_U: Int64Array, inputs_U: Int64Array, max_seq_len: int) -> Samples:
+    """Let each of a user's inputs be the newest of a sample."""
+    users_W = np.repeat(np.arange(len(inputs_U)), inputs_U)
+    ends_W = np.arange(1, len(users_W) + 1) - np.repeat(np.cumsum(inputs_U) - inputs_U, inputs_U)
+    begins_W = np.maximum(ends_W - max_seq_len, 0)
+    return Samples(offsets_U[users_W] + begins_W, ends_W - begins_W)
