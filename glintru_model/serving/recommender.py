@@ -176,8 +176,9 @@ class Recommender:
         listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
         if not isinstance(listed, list | tuple):
             raise InputError(f"{what}: found {_shown(ids)}, expected a list of item ids")
-        wanted, expected = (Integral, "whole numbers") if self.integer_ids else (str, "text")
+        wanted: type = Integral if self.integer_ids else str
         if not all(issubclass(kind, wanted) and kind is not bool for kind in set(map(type, listed))):
+            expected = "whole numbers" if self.integer_ids else "text"
             position = next(at for at, item_id in enumerate(listed) if not _is_a(wanted, item_id))
             found = _shown(listed[position])
             raise InputError(f"{what}, position {position}: found {found}, item ids of this model are {expected}")

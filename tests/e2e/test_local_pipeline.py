@@ -140,7 +140,15 @@ def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
     assert "test/ndcg_at_10_pop100" in figures[0]
     for run in children:
         if run.info.run_name in ("glintru", "sasrec"):
-            assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()
+            metrics = run.data.metrics
+            assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= metrics.keys()
+            for metric in ("ndcg_at_10", "coverage_at_10", "novelty_at_10", "recall_at_10_pop100"):
+                low, high = (metrics[f"test {bound}/{metric}"] for bound in ("low", "high"))
+                assert low <= metrics[f"test/{metric}"] <= high
+            kept = json.loads(
+                Path(client.download_artifacts(run.info.run_id, f"evaluation-{run.info.run_name}.json")).read_text()
+            )
+            assert kept["groups"]["history_length"][0]["metrics"]["ndcg_at_10"].keys() == {"value", "low", "high"}
 
 
 def test_champion_of_the_log_before_is_scored_again_on_the_new_users(runs):
