@@ -166,8 +166,8 @@ class EvaluationConfig(Frozen):
 
     `sampled_negatives`: also rank among so many items drawn by popularity, as the GLINT-RU paper does; such metrics
     end in `_pop100`. 0 leaves them out.
-    `targets`: the last event of each user's part, or each of its events in turn (a user then counts several times,
-    and intervals, which take cases as independent, are somewhat too narrow).
+    `targets`: the last event of each user's part, or each of its events in turn (a user then counts several times;
+    intervals resample users, with all their events).
     """
 
     cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20)

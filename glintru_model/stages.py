@@ -195,6 +195,7 @@ def evaluate(
     from glintru_model.data.sequences import load_sequences
     from glintru_model.evaluation.evaluate import evaluate_model
     from glintru_model.evaluation.report import write_evaluation_report
+    from glintru_model.evaluation.result import METRICS_FILE
     from glintru_model.models.files import load_model
     from glintru_model.models.scorer import ModelScorer
     from glintru_model.tracking import child_run
@@ -208,7 +209,10 @@ def evaluate(
     figures = {name: metric.value for name, metric in result.metrics.items()}
     with child_run(_run(run_path), config.name, {"kind": "model", "model": config.name}) as run:
         run.log_metrics({f"test/{name}": value for name, value in figures.items()})
+        for bound in ("low", "high"):
+            run.log_metrics({f"test {bound}/{name}": getattr(found, bound) for name, found in result.metrics.items()})
         run.log_text_file(Path(report_path), f"evaluation-{config.name}.html")
+        run.log_text_file(output / METRICS_FILE, f"evaluation-{config.name}.json")
     say(f"evaluate {config.name}: test NDCG@10 {figures['ndcg_at_10']:.4f}, Recall@10 {figures['recall_at_10']:.4f}")
     return figures
 

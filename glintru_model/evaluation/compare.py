@@ -12,7 +12,7 @@ from glintru_model.config_io import parse
 from glintru_model.errors import DataError
 from glintru_model.evaluation.evaluate import compare_ranks, group_rows
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, MAIN_METRIC
-from glintru_model.evaluation.result import METRICS_FILE, read_cases, read_metrics
+from glintru_model.evaluation.result import METRICS_FILE, read_cases, read_metrics, user_numbers
 
 
 def compare(evaluations: Mapping[str, Path]) -> dict[str, Any]:
@@ -22,9 +22,9 @@ def compare(evaluations: Mapping[str, Path]) -> dict[str, Any]:
         evaluations: two names, each with the folder that `Evaluation.write` filled.
 
     Returns:
-        `first` and `second` (the names), `split`, `num_cases`; `metrics`: difference, low, high and p_value by metric;
-        `groups`: the same for NDCG@10 by history length and by item popularity; `hits_at_10`: how many targets
-        both models, one of them or neither put into the top 10.
+        `first` and `second` (the names), `split`, `num_cases`, `num_users`; `metrics`: difference, low, high and
+        p_value by metric; `groups`: the same for NDCG@10 by history length and by item popularity; `hits_at_10`: how
+        many targets both models, one of them or neither put into the top 10.
 
     Raises:
         DataError: a file is missing, or the two were not asked the same questions in the same way.
@@ -38,19 +38,21 @@ def compare(evaluations: Mapping[str, Path]) -> dict[str, Any]:
     cases, other_cases = read_cases(first_dir), read_cases(second_dir)
     _require_same_questions(cases, other_cases, first, second)
     ranks, other_ranks = cases.column("rank").to_numpy(), other_cases.column("rank").to_numpy()
+    users = user_numbers(cases)
     hits, other_hits = ranks <= MAIN_CUTOFF, other_ranks <= MAIN_CUTOFF
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, parts in group_rows(cases).items():
-        pairs = [(label, rows, compare_ranks(ranks[rows], other_ranks[rows], config)) for label, rows in parts]
-        groups[name] = [
-            {"label": label, "num_cases": len(rows), **asdict(pair[MAIN_METRIC])} for label, rows, pair in pairs
-        ]
+        groups[name] = []
+        for label, rows in parts:
+            pair = compare_ranks(ranks[rows], other_ranks[rows], users[rows], config)[MAIN_METRIC]
+            groups[name].append({"label": label, "num_cases": len(rows), **asdict(pair)})
     return {
         "first": first,
         "second": second,
         "split": ours["split"],
         "num_cases": len(cases),
-        "metrics": {name: asdict(pair) for name, pair in compare_ranks(ranks, other_ranks, config).items()},
+        "num_users": int(users.max()) + 1,
+        "metrics": {name: asdict(pair) for name, pair in compare_ranks(ranks, other_ranks, users, config).items()},
         "groups": groups,
         f"hits_at_{MAIN_CUTOFF}": {
             "both": int((hits & other_hits).sum()),

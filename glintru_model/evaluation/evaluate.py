@@ -11,7 +11,8 @@ from glintru_model.config import EvaluationConfig
 from glintru_model.data.sequences import EvaluationCases, EvaluationSplit, SequenceDataset
 from glintru_model.errors import DataError
 from glintru_model.evaluation.baselines import BASELINES
-from glintru_model.evaluation.intervals import Estimate, PairedDifference, estimate, paired_bootstrap
+from glintru_model.evaluation.intervals import Estimate, PairedDifference, by_user, estimate, paired_bootstrap
+from glintru_model.evaluation.lists import covered_by_user, list_metrics
 from glintru_model.evaluation.metrics import MAIN_CUTOFF, FloatArray, Int64Array, metrics_from_ranks
 from glintru_model.evaluation.ranking import RankingResult, Scorer, rank_targets
 from glintru_model.evaluation.result import Evaluation, Group
@@ -58,7 +59,7 @@ def evaluate_model(
     baselines, comparisons = {}, {}
     for name, fit in BASELINES.items():
         baselines[name] = evaluate(fit(dataset), dataset, split, config, what=f"{what}: {name}")
-        comparisons[name] = compare_ranks(result.ranks, baselines[name].ranks, config)
+        comparisons[name] = compare_ranks(result.ranks, baselines[name].ranks, result.users, config)
     return replace(result, baselines=baselines, baseline_comparisons=comparisons)
 
 
@@ -67,10 +68,8 @@ def evaluate(
 ) -> Evaluation:
     """Rank the whole catalogue for every target of a split.
 
-    Beside the ranking metrics, over each user's top 10: `novelty_at_10`, the mean of -log2 of an item's share of the
-    training events, in bits; `popularity_bias_at_10`, how many doublings more popular the recommended items are than
-    the item that the user took (0 is unbiased). Metrics among sampled candidates end in `_pop100` (or as many as the
-    config draws).
+    Beside the ranking metrics stand those of each user's top 10 (see `lists`). Metrics among sampled candidates end in
+    `_pop100` (or as many as the config draws).
 
     Args:
         scorer: scores the catalogue after a history.
@@ -96,33 +95,45 @@ def evaluate(
     )
     by_rank = metrics_from_ranks(ranking.ranks, config.cutoffs)
     table = _case_table(dataset, cases, ranking)
-    recommended_items = np.unique(ranking.recommended)
     return Evaluation(
         split=split,
         config=config,
         num_items=dataset.num_items,
         num_removed_targets=ranking.num_removed_targets,
         cases=table,
-        metrics=_estimates(
-            {**by_rank, **_list_metrics(dataset, cases, ranking), **_sampled_metrics(ranking, config)}, config
-        ),
+        metrics={
+            **_estimates(by_rank, cases.user_rows, config),
+            **_list_estimates(dataset, cases, ranking, config),
+            **_estimates(_sampled_metrics(ranking, config), cases.user_rows, config),
+        },
         hits={f"hits_at_{k}": int((ranking.ranks <= k).sum()) for k in config.cutoffs},
-        coverage=float((recommended_items > 0).sum() / dataset.num_items),
-        groups=_groups(table, by_rank, config),
+        groups=_groups(table, cases.user_rows, by_rank, config),
         samples=_samples(dataset, cases, ranking, config.seed),
         seconds=ranking.seconds,
     )
 
 
-def compare_ranks(first: Int64Array, second: Int64Array, config: EvaluationConfig) -> dict[str, PairedDifference]:
+def compare_ranks(
+    first: Int64Array, second: Int64Array, users: Int64Array, config: EvaluationConfig
+) -> dict[str, PairedDifference]:
     """Compare two scorers' ranks of the same targets, metric by metric: first minus second.
+
+    Args:
+        first, second: ranks, (C,).
+        users: a number for the user of each target, (C,); users are resampled whole.
+        config: cutoffs and bootstrap.
 
     Raises:
         DataError: the lengths differ.
     """
-    ours, theirs = metrics_from_ranks(first, config.cutoffs), metrics_from_ranks(second, config.cutoffs)
+    if len(first) != len(second):
+        raise DataError(f"{len(first)} and {len(second)} ranks cannot be paired, the targets must be the same")
+    ours, theirs = (metrics_from_ranks(ranks, config.cutoffs) for ranks in (first, second))
     samples, seed = config.bootstrap_samples, config.seed
-    return {name: paired_bootstrap(values, theirs[name], samples, seed) for name, values in ours.items()}
+    return {
+        name: paired_bootstrap(by_user(values, users), by_user(theirs[name], users), samples, seed)
+        for name, values in ours.items()
+    }
 
 
 def group_rows(cases: pa.Table) -> dict[str, list[tuple[str, Int64Array]]]:
@@ -171,20 +182,14 @@ def _case_table(dataset: SequenceDataset, cases: EvaluationCases, ranking: Ranki
     )
 
 
-def _list_metrics(dataset: SequenceDataset, cases: EvaluationCases, ranking: RankingResult) -> dict[str, FloatArray]:
-    counts_V1 = np.concatenate([[0], dataset.vocabulary.train_counts])
-    bits_V1 = -np.log2(np.maximum(counts_V1, 1) / max(counts_V1.sum(), 1))
-    doublings_V1 = np.log2(counts_V1 + 1.0)
-    listed = ranking.recommended > 0
-    listed_C = np.maximum(listed.sum(axis=1), 1)
-
-    def mean(of_item: FloatArray) -> FloatArray:
-        mean_C: FloatArray = np.where(listed, of_item[ranking.recommended], 0.0).sum(axis=1) / listed_C
-        return mean_C
-
+def _list_estimates(
+    dataset: SequenceDataset, cases: EvaluationCases, ranking: RankingResult, config: EvaluationConfig
+) -> dict[str, Estimate]:
+    covered = covered_by_user(ranking.recommended, cases.user_rows, dataset.num_items)
+    coverage = estimate(covered, config.bootstrap_samples, config.seed)
     return {
-        f"novelty_at_{MAIN_CUTOFF}": mean(bits_V1),
-        f"popularity_bias_at_{MAIN_CUTOFF}": mean(doublings_V1) - doublings_V1[cases.targets],
+        f"coverage_at_{MAIN_CUTOFF}": replace(coverage, low=max(coverage.low, 0.0), high=min(coverage.high, 1.0)),
+        **_estimates(list_metrics(ranking.recommended, cases.targets, dataset), cases.user_rows, config),
     }
 
 
@@ -203,17 +208,19 @@ def _sampled_metrics(ranking: RankingResult, config: EvaluationConfig) -> dict[s
     return {f"{name}{suffix}": values for name, values in by_rank.items()}
 
 
-def _estimates(values: dict[str, FloatArray], config: EvaluationConfig) -> dict[str, Estimate]:
-    return {name: estimate(column, config.bootstrap_samples, config.seed) for name, column in values.items()}
+def _estimates(values: dict[str, FloatArray], users: Int64Array, config: EvaluationConfig) -> dict[str, Estimate]:
+    samples, seed = config.bootstrap_samples, config.seed
+    return {name: estimate(by_user(column, users), samples, seed) for name, column in values.items()}
 
 
-def _groups(table: pa.Table, by_rank: dict[str, FloatArray], config: EvaluationConfig) -> dict[str, list[Group]]:
+def _groups(
+    table: pa.Table, users: Int64Array, by_rank: dict[str, FloatArray], config: EvaluationConfig
+) -> dict[str, list[Group]]:
+    def of_rows(rows: Int64Array) -> dict[str, Estimate]:
+        return _estimates({metric: by_rank[metric][rows] for metric in GROUP_METRICS}, users[rows], config)
+
     return {
-        name: [
-            Group(label, rows, _estimates({metric: by_rank[metric][rows] for metric in GROUP_METRICS}, config))
-            for label, rows in parts
-        ]
-        for name, parts in group_rows(table).items()
+        name: [Group(label, rows, of_rows(rows)) for label, rows in parts] for name, parts in group_rows(table).items()
     }
 
 

@@ -67,6 +67,27 @@ def bootstrap_interval(values: FloatArray, samples: int, seed: int) -> tuple[flo
     return _percentiles(_resampled_means(values, samples, seed))
 
 
+def by_user(values: FloatArray, users: npt.NDArray[np.int64]) -> FloatArray:
+    """Gather the values of cases into one value a user whose mean over users is the mean over cases.
+
+    A user with several cases is resampled as a whole: what she does is not independent of what she did before. The
+    mean is then a ratio, sum of values over number of cases; these are its values linearised (Cochran 1977, 6.8).
+
+    Args:
+        values: one value per case, (C,).
+        users: whose case it is, (C,).
+
+    Returns:
+        (U,) for the U users that occur, in ascending order; the values themselves where each has one case.
+    """
+    _, rows, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if len(counts) == 0:
+        return np.asarray(values, dtype=np.float64)
+    mean = float(np.mean(values))
+    sums = np.asarray(np.bincount(rows, weights=values), dtype=np.float64)
+    return sums if counts.max() == 1 else mean + (sums - mean * counts) * (len(counts) / len(values))
+
+
 def paired_bootstrap(a: FloatArray, b: FloatArray, samples: int, seed: int) -> PairedDifference:
     """Compare two systems on the same users by resampling the users' differences.
 

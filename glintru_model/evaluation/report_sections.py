@@ -46,7 +46,7 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
         ],
     )
     page.add_table("Ranking metrics", ["", *titles, *(["best possible"] if ceiling else [])], rows)
-    _add_list_metrics(page, documents, columns, estimates)
+    _add_list_metrics(page, columns, estimates)
     if sampled:
         drawn = next(iter(documents.values()))["config"]["sampled_negatives"]
         page.add_table(
@@ -100,7 +100,7 @@ def add_differences(page: Page, comparison: Mapping[str, Any]) -> None:
     }
     total = comparison["num_cases"]
     counted = [[label, hits[key], 100 * hits[key] / total] for key, label in labels.items()]
-    page.add_table(f"Whose top {MAIN_CUTOFF} holds the item that the user took", ["", "users", "%"], counted)
+    page.add_table(f"Whose top {MAIN_CUTOFF} holds the item that the user took", ["", "targets", "%"], counted)
 
 
 def add_learning_curves(page: Page, trainings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -180,15 +180,10 @@ def _metric_row(metric: str, columns: Sequence[str], estimates: Mapping[str, Any
     return [metric_title(metric), *cells]
 
 
-def _add_list_metrics(
-    page: Page, documents: Mapping[str, Document], columns: Sequence[str], estimates: Mapping[str, Any]
-) -> None:
-    first = next(iter(documents.values()))
-    coverage = {name: document["coverage_at_10"] for name, document in documents.items()}
-    coverage |= first["baseline_coverage_at_10"]
-    novelty, bias = f"novelty_at_{MAIN_CUTOFF}", f"popularity_bias_at_{MAIN_CUTOFF}"
+def _add_list_metrics(page: Page, columns: Sequence[str], estimates: Mapping[str, Any]) -> None:
+    shown = {"coverage": 100, "novelty": 1, "popularity_bias": 1}  # coverage in %
     rows = [
-        [title_of(name), 100 * coverage[name], cell(estimates[name][novelty]), cell(estimates[name][bias])]
+        [title_of(name), *(_scaled(estimates[name][f"{of}_at_{MAIN_CUTOFF}"], by) for of, by in shown.items())]
         for name in columns
     ]
     page.add_table(
@@ -209,6 +204,10 @@ def _all_estimates(documents: Mapping[str, Document]) -> dict[str, Mapping[str, 
 def cell(estimate: Mapping[str, float], *, best: bool = False) -> Interval:
     """Turn an estimate of `metrics.json` into a table cell."""
     return Interval(estimate["value"], estimate["low"], estimate["high"], best)
+
+
+def _scaled(estimate: Mapping[str, float], by: float) -> Interval:
+    return Interval(by * estimate["value"], by * estimate["low"], by * estimate["high"])
 
 
 def _marked(item: str, target: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from glintru_model.config import EvaluationConfig
@@ -40,10 +41,9 @@ class Evaluation:
         num_items: size of the catalogue.
         num_removed_targets: targets that this filter removed; each counts as a miss.
         cases: one row per target: user_id, target_item_id, rank, history_length, target_train_count.
-        metrics: mean over users with its interval.
+        metrics: mean over targets with its interval over users; among them `coverage_at_10`, the share of the
+            catalogue that is in anyone's top 10.
         hits: number of targets within each cutoff.
-        coverage: share of the catalogue that is in anyone's top 10; a property of all users together, hence
-            without an interval.
         groups: `history_length` and `item_popularity` (training events of the target), each in ascending order.
         samples: histories, targets and recommendations of a few users, the same for every scorer.
         seconds: time that scoring and ranking took.
@@ -58,7 +58,6 @@ class Evaluation:
     cases: pa.Table
     metrics: dict[str, Estimate]
     hits: dict[str, int]
-    coverage: float
     groups: dict[str, list[Group]]
     samples: list[dict[str, Any]]
     seconds: float
@@ -70,11 +69,17 @@ class Evaluation:
         """1-based rank of each target, (C,)."""
         return np.asarray(self.cases.column("rank").to_numpy())
 
+    @property
+    def users(self) -> Int64Array:
+        """A number for the user of each target, (C,)."""
+        return user_numbers(self.cases)
+
     def document(self) -> dict[str, Any]:
         """Return everything but the single cases, as `metrics.json` holds it."""
         return {
             "split": self.split,
             "num_cases": len(self.cases),
+            "num_users": len(pc.unique(self.cases.column("user_id"))),
             "num_items": self.num_items,
             "filter_seen": self.config.filter_seen,
             "num_removed_targets": self.num_removed_targets,
@@ -84,11 +89,9 @@ class Evaluation:
             "seconds": self.seconds,
             "metrics": _plain(self.metrics),
             "hits": self.hits,
-            "coverage_at_10": self.coverage,
             "groups": {name: self._group_rows(name) for name in self.groups},
             "samples": self.samples,
             "baselines": {name: _plain(baseline.metrics) for name, baseline in self.baselines.items()},
-            "baseline_coverage_at_10": {name: baseline.coverage for name, baseline in self.baselines.items()},
             "baseline_comparisons": {name: _plain(pairs) for name, pairs in self.baseline_comparisons.items()},
         }
 
@@ -109,6 +112,12 @@ class Evaluation:
             shown = {"label": group.label, "num_cases": len(group.rows), "metrics": _plain(group.metrics)}
             rows.append({**shown, "baselines": baselines})
         return rows
+
+
+def user_numbers(cases: pa.Table) -> Int64Array:
+    """Number the users of an evaluation's cases, (C,)."""
+    numbered = cases.column("user_id").combine_chunks().dictionary_encode()
+    return np.asarray(numbered.indices.to_numpy(), dtype=np.int64)
 
 
 def read_metrics(directory: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def comparison_verdict(comparison: dict[str, Any]) -> str:
     """
     first, second = title_of(comparison["first"]), title_of(comparison["second"])
     pair, metric = comparison["metrics"][MAIN_METRIC], metric_title(MAIN_METRIC)
-    users = f"{comparison['num_cases']:,} users"
+    users = f"{comparison['num_users']:,} users"
     if pair["low"] <= 0 <= pair["high"]:
         return (
             f"Neither of {first} and {second} is better on {metric} as far as {users} can tell: "
@@ -97,5 +97,5 @@ def _listed(parts: list[str]) -> str:
 def cases_in_words(document: Mapping[str, Any]) -> str:
     """Say how many questions were asked: one a user, or one an event."""
     if document["config"].get("targets") == "successive":
-        return f"all users in turn ({document['num_cases']:,} events)"
+        return f"{document['num_users']:,} users (all {document['num_cases']:,} events in turn)"
     return f"{document['num_cases']:,} users (the last event of each)"

@@ -78,4 +78,7 @@ def load_model(
     except RuntimeError as error:  # torch lists every name and shape that does not fit; the first says enough
         problem = str(error).splitlines()[-1].strip()
         raise DataError(f"{weights_path}: does not fit {CONFIG_FILE}: {problem}") from error
+    damaged = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if damaged:
+        raise DataError(f"{weights_path}: {damaged[0]} holds numbers that are not finite")
     return model.to(device).eval(), config

@@ -9,6 +9,7 @@ from glintru_model.errors import InputError
 from glintru_model.tracking import connect, mlflow_errors
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_LATEST_MOVES = 20  # how many moves by hand a description keeps; MLflow takes 5,000 characters
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def list_champions(tracking_uri: str, names: Sequence[str]) -> dict[str, Registe
 
 
 def promote(tracking_uri: str, name: str, version: str) -> RegisteredVersion:
-    """Make a version the champion by hand; the version's tags say when and what it replaced.
+    """Make a version the champion by hand; its tags and its description say when and what it replaced.
 
     Raises:
         InputError: there is no such version.
@@ -46,14 +47,18 @@ def promote(tracking_uri: str, name: str, version: str) -> RegisteredVersion:
     client = connect(tracking_uri)
     with mlflow_errors(tracking_uri):
         found = _require_version(client, name, version)
+        champion = by_alias(client, name, CHAMPION)
         reason = "promoted by hand"
         crown(client, found, reason)
         client.set_model_version_tag(name, found.version, "promoted_at", _now())
+        if champion is None or champion.version != found.version:
+            place = f" in place of version {champion.version}" if champion else ""
+            _add_to_description(client, found, f"Promoted by hand{place}")
     return RegisteredVersion(name, str(found.version), CHAMPION, reason)
 
 
 def rollback(tracking_uri: str, name: str) -> RegisteredVersion:
-    """Give the alias back to the champion before the present one; the version that loses it is tagged with it.
+    """Give the alias back to the champion before the present one; both versions' tags and descriptions tell.
 
     Raises:
         InputError: there is no champion, or none before it that still exists.
@@ -67,7 +72,7 @@ def rollback(tracking_uri: str, name: str) -> RegisteredVersion:
         before = champion.tags.get("replaced_version", "")
         if not before:
             raise InputError(f"{name} version {champion.version} is the first champion: nothing to roll back to")
-        _require_version(client, name, before)
+        regained = _require_version(client, name, before)
         client.set_registered_model_alias(name, CHAMPION, before)
         reason = f"rolled back from version {champion.version}"
         for version, trace in (
@@ -76,6 +81,8 @@ def rollback(tracking_uri: str, name: str) -> RegisteredVersion:
         ):
             for key, value in trace.items():
                 client.set_model_version_tag(name, version, key, value)
+        _add_to_description(client, champion, f"Rolled back to version {before}")
+        _add_to_description(client, regained, f"Champion again: {reason}")
     return RegisteredVersion(name, before, CHAMPION, reason)
 
 
@@ -93,12 +100,20 @@ def crown(client: Any, version: Any, reason: str) -> None:
         client.delete_registered_model_alias(version.name, CHALLENGER)
 
 
+def _add_to_description(client: Any, version: Any, move: str) -> None:
+    """Keep why the version was registered, and below it the latest moves, oldest first."""
+    registered, *moves = (version.description or "").split("\n\n")
+    moves = [*moves, f"{move} ({_now()})."][-_LATEST_MOVES:]
+    client.update_model_version(version.name, version.version, "\n\n".join([registered, *moves]))
+
+
 def _require_version(client: Any, name: str, version: str) -> Any:
-    if not name:
-        raise InputError("no registered model is named: give its name, e.g. glintru")
     versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
+    if not versions:
+        known = sorted(found.name for found in client.search_registered_models() if found.latest_versions)
+        raise InputError(f"no registered model {name!r} with versions, there are: {', '.join(known) or 'none'}")
     if version not in versions:
-        numbers = ", ".join(sorted(versions, key=int)) or "none"
+        numbers = ", ".join(sorted(versions, key=int))
         raise InputError(f"registered model {name!r} has no version {version!r}, there are: {numbers}")
     return versions[version]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from glintru_model.errors import DataError, InputError
 from glintru_model.layout import TRAINED_EVENTS_FILE
+from glintru_model.serving.packaging import model_sha256
 from glintru_model.tracking import connect, mlflow_errors
 
 _MODEL_FOLDER = "artifacts/model"  # where a pyfunc keeps its artifact `model`
@@ -15,19 +16,24 @@ def fetch_model(tracking_uri: str, version: Any, folder: Path) -> Path:
     """Copy a version's weights, settings and vocabulary below `folder`; return where.
 
     Raises:
-        DataError: they are not there any more.
+        DataError: they are not there any more, or are not those that were registered.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
         uri = f"{version.source.rstrip('/')}/{_MODEL_FOLDER}"
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri))
+        fetched = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri))
+        registered = version.tags.get("model_sha256", "")
+        is_whole = not registered or model_sha256(fetched) == registered
     except (MlflowException, OSError) as error:
         _raise_if_unreachable(error)
         raise DataError(
             f"{version.name} version {version.version}: its files are gone from {version.source}"
         ) from error
+    if not is_whole:
+        raise DataError(f"{version.name} version {version.version}: its files have changed since it was registered")
+    return fetched
 
 
 def fetch_trained_events(client: Any, version: Any, folder: Path) -> Path | None:

@@ -78,6 +78,8 @@ class Recommender:
         self.model = model
         self.batch_size = max(1, min(256, _MAX_SCORES // (vocabulary.num_items + 1)))
         self._scorer = ModelScorer(model)
+        # Arrow's own look-up would hash the whole catalogue anew for every request
+        self._indices_by_id = {item_id: row + 1 for row, item_id in enumerate(vocabulary.item_ids.to_pylist())}
         popularity = np.concatenate([[-np.inf], vocabulary.train_counts]).astype(np.float32)
         self.popularity_V1 = torch.from_numpy(popularity).to(model.item_embedding.weight.device)
 
@@ -127,7 +129,7 @@ class Recommender:
             InputError: it does not.
         """
         num_items = self.vocabulary.num_items
-        if not _is_whole(k) or not 1 <= k <= num_items:
+        if not _is_a(Integral, k) or not 1 <= k <= num_items:
             raise InputError(f"k {k!r}, allowed: 1..{num_items} (the size of the catalogue)")
         if not _is_bool(filter_seen):
             raise InputError(f"filter_seen {filter_seen!r}, allowed: true or false")
@@ -166,20 +168,22 @@ class Recommender:
         return scores_BV1
 
     def indices(self, ids: Any, what: str) -> Int32Array:
-        """Map ids to indices 1..V, 0 where unknown."""
-        if not isinstance(ids, list | tuple | np.ndarray):
+        """Map ids to indices 1..V, 0 where unknown.
+
+        Raises:
+            InputError: this is no list, or an id is not of the catalogue's type.
+        """
+        listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        if not isinstance(listed, list | tuple):
             raise InputError(f"{what}: found {_shown(ids)}, expected a list of item ids")
-        fits, expected = (_is_whole, "whole numbers") if self.integer_ids else (_is_text, "text")
-        for position, item_id in enumerate(ids):
-            if not fits(item_id):
-                found = _shown(item_id)
-                raise InputError(f"{what}, position {position}: found {found}, item ids of this model are {expected}")
-        if len(ids) == 0:
-            return np.empty(0, dtype=np.int32)
-        try:
-            return self.vocabulary.index_of(list(ids))
-        except (OverflowError, pa.ArrowException) as error:
-            raise InputError(f"{what}: an item id does not fit 64 bits") from error
+        wanted: type = Integral if self.integer_ids else str
+        if not all(issubclass(kind, wanted) and kind is not bool for kind in set(map(type, listed))):
+            expected = "whole numbers" if self.integer_ids else "text"
+            position = next(at for at, item_id in enumerate(listed) if not _is_a(wanted, item_id))
+            found = _shown(listed[position])
+            raise InputError(f"{what}, position {position}: found {found}, item ids of this model are {expected}")
+        index_of = self._indices_by_id.get
+        return np.array([index_of(item_id, 0) for item_id in listed], dtype=np.int32)
 
 
 def best_first(scores_BV1: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -194,12 +198,8 @@ def best_first(scores_BV1: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.N
     return np.where(np.isfinite(scores), items, 0), scores
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _is_a(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _is_bool(value: Any) -> bool:

@@ -157,15 +157,7 @@ def _create_version(client: Any, tracking: RunRef, name: str, model_id: str, tag
 
 
 def _give_alias(client: Any, version: Any, judge: Judge, config: RegistryConfig) -> Decision:
-    champion = by_alias(client, version.name, CHAMPION)
-    outcome: Contest | Refusal | None = None
-    if champion is None:
-        decision = decide(None, None, config)
-    elif champion.version == version.version:  # an earlier attempt crowned it and died before it could say so
-        decision = Decision("champion", why_champion(version))
-    else:
-        outcome = _judged(client, champion, judge)
-        decision = decide(str(champion.version), outcome, config)
+    champion, outcome, decision = _decided(client, version, judge, config)
     if decision.alias == CHAMPION:
         crown(client, version, decision.reason)
     else:
@@ -179,6 +171,22 @@ def _give_alias(client: Any, version: Any, judge: Judge, config: RegistryConfig)
     for key, value in {**tags, "decision_reason": decision.reason, "decision": decision.alias}.items():
         client.set_model_version_tag(version.name, version.version, key, value)
     return decision
+
+
+def _decided(
+    client: Any, version: Any, judge: Judge, config: RegistryConfig
+) -> tuple[Any, Contest | Refusal | None, Decision]:
+    """Compare with the champion that is there once the comparison is done: another run may end meanwhile."""
+    while True:
+        champion = by_alias(client, version.name, CHAMPION)
+        if champion is None:
+            return None, None, decide(None, None, config)
+        if champion.version == version.version:  # an earlier attempt crowned it and died before it could say so
+            return champion, None, Decision("champion", why_champion(version))
+        outcome = _judged(client, champion, judge)
+        present = by_alias(client, version.name, CHAMPION)
+        if present is not None and present.version == champion.version:
+            return champion, outcome, decide(str(champion.version), outcome, config)
 
 
 def _judged(client: Any, champion: Any, judge: Judge) -> Contest | Refusal:

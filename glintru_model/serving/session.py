@@ -126,19 +126,19 @@ class Session:
         Raises:
             InputError: these are no session's bytes, or those of another model.
         """
+        session = cls(recommender)
         try:
             length = int.from_bytes(packed[:8], "little")
             header = json.loads(json.loads(packed[8 : 8 + length])["__metadata__"][_HEADER])
             tensors = load(packed)
-            seen = tensors.pop(_SEEN)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            if header["model"] != _fingerprint(recommender):
+                raise InputError("session: packed by another model, start a new one and feed it the history")
+            session.num_events, session.num_unknown_items = int(header["num_events"]), int(header["num_unknown_items"])
+            seen_V1 = np.unpackbits(tensors.pop(_SEEN).numpy())[: len(session._seen_V1)].astype(bool)
+            session._seen_V1.copy_(torch.from_numpy(seen_V1))
+            session._memory.restore(tensors)
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"session of {len(packed)} bytes: not what a session was packed into") from error
-        if header["model"] != _fingerprint(recommender):
-            raise InputError("session: packed by another model, start a new one and feed it the history")
-        session = cls(recommender)
-        session.num_events, session.num_unknown_items = header["num_events"], header["num_unknown_items"]
-        session._seen_V1 = torch.from_numpy(np.unpackbits(seen.numpy(), count=len(session._seen_V1)).astype(bool))
-        session._memory.restore(tensors)
         return session
 
 
@@ -170,6 +170,9 @@ class _Carried:
         return {"hidden": self._hidden_1D, **blocks}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in self.tensors().items():
+            if (tensors[name].shape, tensors[name].dtype) != (tensor.shape, tensor.dtype):
+                raise ValueError(f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
         device = self._hidden_1D.device
         self._hidden_1D = tensors["hidden"].to(device)
         self._state = tuple(
@@ -198,7 +201,10 @@ class _Window:
         return {"items": torch.tensor(self._items, dtype=torch.int32)}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        self._items = tensors["items"].tolist()
+        items = tensors["items"].tolist()
+        if len(items) > self._model.max_seq_len or not all(1 <= item <= self._model.num_items for item in items):
+            raise ValueError("items that the model does not have")
+        self._items = items
 
 
 def _fingerprint(recommender: Recommender) -> str:

@@ -155,7 +155,15 @@ def test_both_models_are_registered_once_per_run_below_their_pipeline_run(runs):
     assert "test/ndcg_at_10_pop100" in figures[0]
     for run in children:
         if run.info.run_name in ("glintru", "sasrec"):
-            assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= run.data.metrics.keys()
+            metrics = run.data.metrics
+            assert {"val/ndcg_at_10", "test/ndcg_at_10", "train/loss"} <= metrics.keys()
+            for metric in ("ndcg_at_10", "coverage_at_10", "novelty_at_10", "recall_at_10_pop100"):
+                low, high = (metrics[f"test {bound}/{metric}"] for bound in ("low", "high"))
+                assert low <= metrics[f"test/{metric}"] <= high
+            kept = json.loads(
+                Path(client.download_artifacts(run.info.run_id, f"evaluation-{run.info.run_name}.json")).read_text()
+            )
+            assert kept["groups"]["history_length"][0]["metrics"]["ndcg_at_10"].keys() == {"value", "low", "high"}
 
 
 def test_champion_of_the_log_before_is_scored_again_on_the_new_users(runs):
@@ -175,6 +183,34 @@ def test_champion_of_the_log_before_is_scored_again_on_the_new_users(runs):
     scored_again = "the dataset has changed: scoring champion version"
     assert scored_again in runs.edited.out
     assert scored_again not in runs.again.out
+
+
+def make(runs_dir, *arguments):
+    """Run a command of the Makefile in the environment of the tests, whatever the age of its stamp."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    stamp, environment = f"{sys.prefix}/pipeline.stamp", f"VENV={sys.prefix}"
+    command = ["make", "--silent", "--old-file", stamp, environment, f"RUNS={runs_dir}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
+
+
+def test_champion_is_moved_by_make_and_back(runs):
+    """The last of the tests over these runs that asks who is champion: it leaves everything as it was."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs.runs_dir / 'mlflow.db'}")
+    before = client.get_model_version_by_alias("sasrec", "champion").version
+    other = next(v for v in client.search_model_versions("name = 'sasrec'") if v.version != before)
+    moved = make(runs.runs_dir, "promote", "MODEL=sasrec", f"VERSION={other.version}")
+    assert moved.returncode == 0, moved.stderr
+    assert f"sasrec: version {other.version} is champion, promoted by hand" in moved.stdout
+    assert client.get_model_version_by_alias("sasrec", "champion").version == other.version
+    assert f"in place of version {before}" in client.get_model_version("sasrec", other.version).description
+    back = make(runs.runs_dir, "rollback", "MODEL=sasrec")
+    assert f"version {before} is champion, rolled back from version {other.version}" in back.stdout
+    assert client.get_model_version_by_alias("sasrec", "champion").version == before
+    refused = make(runs.runs_dir, "promote", "MODEL=sasrec", "VERSION=99")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: registered model 'sasrec' has no version '99', there are: 1, 2, 3")
 
 
 def test_everything_lies_under_one_folder(runs):

@@ -9,6 +9,7 @@ from glintru_model.errors import DataError
 from glintru_model.evaluation.baselines import Popularity
 from glintru_model.evaluation.compare import compare
 from glintru_model.evaluation.evaluate import (
+    compare_ranks,
     evaluate,
     evaluate_model,
     mean_metrics,
@@ -55,7 +56,8 @@ def test_list_metrics_by_hand(make_dataset, function_scorer):
     dataset = make_dataset([[1, 1, 2, 4, 3], [1, 1, 3, 5, 2]], num_items=12)
     config = EvaluationConfig(filter_seen=False, bootstrap_samples=100)
     result = evaluate(function_scorer(fixed([float(-i) for i in range(12)])), dataset, "test", config)
-    assert result.coverage == pytest.approx(10 / 12)
+    coverage = result.metrics["coverage_at_10"]  # neither user's list holds anything that the other's does not
+    assert (coverage.value, coverage.low, coverage.high) == (pytest.approx(10 / 12),) * 3
     # Bits: log2(6/4) for item 1, log2 6 for every other one (an item without events counts as if it had one).
     assert result.metrics["novelty_at_10"].value == pytest.approx((np.log2(1.5) + 9 * np.log2(6)) / 10)
     # Doublings: log2(4+1), twice log2(1+1), seven times 0, less that of the target, log2(1+1).
@@ -201,3 +203,25 @@ def test_every_event_of_a_part_in_turn(make_dataset, function_scorer):
         config = EvaluationConfig(filter_seen=False, bootstrap_samples=100, targets=targets)
         results[targets] = evaluate(scorer, dataset, "test", config).ranks.tolist()
     assert results == {"last": [3], "successive": [1, 2, 3]}
+
+
+def test_a_user_with_many_events_is_resampled_as_one(make_dataset, function_scorer):
+    """Twenty events of each user that fare alike say no more than one: the interval must not shrink by sqrt(20)."""
+    good, bad = [1, 2] + 20 * [3], [1, 2] + 20 * [4]
+    dataset = make_dataset([good if user % 2 else bad for user in range(40)], num_items=20)
+    object.__setattr__(dataset, "train_ends", np.full(40, 2))
+    object.__setattr__(dataset, "validation_ends", np.full(40, 2))
+    scorer = function_scorer(fixed([0.0, 0.0, 9.0, -9.0] + 16 * [1.0]))
+    results = {}
+    for targets in ("last", "successive"):
+        config = EvaluationConfig(filter_seen=False, bootstrap_samples=500, targets=targets)
+        results[targets] = evaluate(scorer, dataset, "test", config)
+    for name in ("recall_at_10", "novelty_at_10"):
+        once, often = (results[targets].metrics[name] for targets in ("last", "successive"))
+        assert (once.low, once.value, once.high) == pytest.approx((often.low, often.value, often.high))
+    width = results["successive"].metrics["recall_at_10"]
+    assert width.high - width.low == pytest.approx(3.92 * 0.5 / np.sqrt(40), rel=0.15)
+    assert (results["successive"].document()["num_cases"], results["successive"].document()["num_users"]) == (800, 40)
+    ranks, users = results["successive"].ranks, results["successive"].users
+    pair = compare_ranks(ranks, np.full(800, 20), users, config)["recall_at_10"]
+    assert (pair.low, pair.high) == pytest.approx((width.low, width.high))

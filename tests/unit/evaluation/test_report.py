@@ -100,6 +100,17 @@ def test_run_report_shows_how_the_log_is_distributed(run_report):
     assert (popularity["x"], popularity["y"]) == ([1, 30], [80, 3])
 
 
+def test_lists_are_shown_with_intervals(run_report, evaluations):
+    found = {row[0]: row for row in Tables(run_report).rows if len(row) == 4 and "\N{EN DASH}" in row[1]}
+    document = read_metrics(evaluations["glintru"])
+    for name, metrics in (("GLINT-RU", document["metrics"]), ("ItemKNN", document["baselines"]["item_knn"])):
+        for cell, metric in zip(found[name][1:], ("coverage", "novelty", "popularity_bias"), strict=True):
+            shown = re.findall(r"[0-9.]+", cell)
+            scale = 100 if metric == "coverage" else 1
+            expected = [abs(scale * metrics[f"{metric}_at_10"][key]) for key in ("value", "low", "high")]
+            assert [float(part) for part in shown] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
 def test_sampled_metrics_have_a_table_of_their_own(run_report, evaluations):
     value = read_metrics(evaluations["glintru"])["metrics"]["ndcg_at_10_pop100"]["value"]
     (row,) = Tables(run_report).starting_with("NDCG@10, pop100")
@@ -177,7 +188,7 @@ def test_a_model_that_beats_them_all_is_measured_by_the_strongest():
     ],
 )
 def test_comparison_says_who_is_better_or_that_nobody_is(metrics, sentence):
-    comparison = {"first": "glintru", "second": "sasrec", "num_cases": 943, "metrics": metrics}
+    comparison = {"first": "glintru", "second": "sasrec", "num_users": 943, "metrics": metrics}
     assert comparison_verdict(comparison).startswith(sentence)
 
 

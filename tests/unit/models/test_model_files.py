@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from glintru_model.config import GlintruConfig, GlintruRecommender
 from glintru_model.errors import DataError
@@ -61,6 +62,18 @@ def test_a_truncated_file_is_named(saved, name, keep):
     path = directory / name
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=f"{name}: not a"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, damage):
+    model, directory = saved
+    with torch.no_grad():
+        model.item_embedding.weight[3, 1] = damage
+    save_file(model.state_dict(), directory / "model.safetensors")
+    with pytest.raises(
+        DataError, match=r"model\.safetensors: item_embedding\.weight holds numbers that are not finite"
+    ):
         load_model(directory)
 
 

@@ -57,9 +57,10 @@ def test_excluded_items_are_left_out_and_unknown_exclusions_do_not_matter(recomm
 
 def test_unknown_items_are_skipped_and_counted(recommender):
     (clean,) = recommender.recommend([[101, 102]], k=5)
-    (dirty,) = recommender.recommend([[7, 101, -1, 102, 8]], k=5)
+    (dirty,) = recommender.recommend([[7, 101, -1, 102, 2**70]], k=5)
     assert (dirty.item_ids, dirty.scores) == (clean.item_ids, clean.scores)
     assert (dirty.num_unknown_items, dirty.ranked_by) == (3, "model")
+    assert recommender.recommend([np.array([7, 101, -1, 102])], k=5)[0].scores == clean.scores
 
 
 @pytest.mark.parametrize(("history", "num_unknown"), [([], 0), ([1, 2, 3], 3)])
@@ -122,7 +123,9 @@ def test_very_long_history_is_answered(recommender):
         ({"histories": [[1.5]]}, r"position 0: found 1\.5 \(float\)"),
         ({"histories": [[True]]}, r"found True \(bool\)"),
         ({"histories": [[None]]}, r"found None \(NoneType\)"),
-        ({"histories": [[2**70]]}, "does not fit 64 bits"),
+        ({"histories": [np.array(100)]}, r"^history 0: found array\(100\) \(ndarray\), expected a list"),
+        ({"histories": [np.array([[100], [101]])]}, r"^history 0, position 0: found \[100\] \(list\)"),
+        ({"histories": [np.array([100.0])]}, r"found 100\.0 \(float\)"),
     ],
 )
 def test_bad_request_is_one_line(recommender, arguments, message):

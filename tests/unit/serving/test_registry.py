@@ -1,5 +1,6 @@
 """Registered models in a real MLflow registry on sqlite."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -131,7 +132,30 @@ def test_champion_with_corrupted_weights_is_no_yardstick(client, add, name):
     (source / "artifacts/model/model.safetensors").write_bytes(b"no weights")
     added = add("b", 0.25)
     assert (added.alias, holder(client, name, "champion")) == ("challenger", "1")
-    assert "not a safetensors file" in added.reason
+    assert "its files have changed since it was registered" in added.reason
+
+
+def test_champion_crowned_by_another_run_meanwhile_is_compared_with(client, name, add, uri, monkeypatch):
+    """Two runs end at once: what the slower one compared itself with is the champion no more."""
+    add("a", 0.20)
+    compared, judged = [], registry._judged
+
+    def slowly(client, champion, judge):
+        compared.append(str(champion.version))
+        if len(compared) == 1:
+            promote(uri, name, add_quietly("b", 0.40))
+        return judged(client, champion, judge)
+
+    def add_quietly(run, figure):
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "_judged", judged)
+            return add(run, figure).version
+
+    monkeypatch.setattr(registry, "_judged", slowly)
+    added = add("c", 0.30)
+    assert compared == ["1", holder(client, name, "champion")]
+    assert added.alias == "challenger"
+    assert "0.3000 against 0.4000" in added.reason
 
 
 def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
@@ -140,13 +164,21 @@ def test_promote_and_roll_back_leave_a_trace(client, add, name, uri):
     assert (holder(client, name, "champion"), holder(client, name, "challenger")) == ("2", "3")
     assert promote(uri, name, "3").version == "3"
     assert (holder(client, name, "champion"), holder(client, name, "challenger")) == ("3", None)
-    assert "promoted_at" in client.get_model_version(name, "3").tags
+    promoted = client.get_model_version(name, "3")
+    assert "promoted_at" in promoted.tags
+    decided, moved = promoted.description.split("\n\n")
+    assert decided.startswith("Challenger: not better than the champion: validation ndcg_at_10 0.1500")
+    assert re.fullmatch(r"Promoted by hand in place of version 2 \(20\d\d-\S+\)\.", moved)
+    assert promote(uri, name, "3").version == "3"  # it is champion already: nothing to note
+    assert client.get_model_version(name, "3").description == promoted.description
     assert rollback(uri, name).version == "2"
     traced = client.get_model_version(name, "3").tags
     assert traced["rolled_back_to"] == "2"
     assert traced["rolled_back_at"] >= traced["promoted_at"]
-    regained = client.get_model_version(name, "2").tags
-    assert regained["champion_reason"] == "rolled back from version 3"
+    regained = client.get_model_version(name, "2")
+    assert regained.tags["champion_reason"] == "rolled back from version 3"
+    assert "\n\nChampion again: rolled back from version 3 (" in regained.description
+    assert "\n\nRolled back to version 2 (" in client.get_model_version(name, "3").description
     assert rollback(uri, name).version == "1"
     with pytest.raises(InputError, match="version 1 is the first champion"):
         rollback(uri, name)

@@ -21,7 +21,10 @@ def test_aliases_are_moved_from_the_command_line(client, add, name, uri, monkeyp
     assert "rolled back from version 1" in said.out
     for arguments, message in (
         (("promote", "--name", name, "--version", "8"), "has no version '8', there are: 1, 2"),
-        (("promote", "--name", "", "--version", "1"), "no registered model is named"),
+        (
+            ("promote", "--name", "glintru", "--version", "1"),
+            f"no registered model 'glintru' with versions, there are: {name}",
+        ),
         (("rollback", "--name", "nobody"), "'nobody' has no champion"),
     ):
         code, said = run_cli(capsys, *arguments)
@@ -52,7 +55,7 @@ def test_recommending_from_the_registry(client, add, name, uri, monkeypatch, cap
         (f"models:/{name}@nobody", "there is no such registered version"),
         ("models:/nothing@champion", "there is no such registered version"),
         ("models:/nothing", "allowed: models:/<name>@<alias>"),
-        (f"models:/{name}@champion", "not a safetensors file"),
+        (f"models:/{name}@champion", "its files have changed since it was registered"),
     ):
         code, said = run_cli(capsys, "recommend", "--trained", address, *files)
         assert (code, len(said.err.splitlines())) == (2, 1), said.err

@@ -1,14 +1,17 @@
 """The online session against the whole history, its constant size, and what it says about itself."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from glintru_model.config import GlintruConfig, GlintruRecommender
 from glintru_model.errors import InputError
 from glintru_model.models.registry import build_model
 from glintru_model.serving.recommender import Recommender
-from glintru_model.serving.session import Session
+from glintru_model.serving.session import Session, _fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,15 @@ def test_bad_requests_are_one_line_and_change_nothing(carried, windowed):
     assert session.to_bytes() == before
     with pytest.raises(InputError, match="packed by another model"):
         Session.from_bytes(windowed, before)
-    for broken in (b"", b"no session at all", before[:40], before[:-5]):
+    header = {"session": json.dumps({"model": _fingerprint(carried), "num_events": 1, "num_unknown_items": 0})}
+    tensors = load(before)
+    crafted = [
+        save(tensors, metadata={"session": json.dumps({"num_events": 1})}),
+        save({**tensors, "hidden": torch.zeros(2, 8)}, metadata=header),
+        save({**tensors, "seen": torch.zeros(1, dtype=torch.uint8)}, metadata=header),
+        save({"seen": tensors["seen"]}, metadata=header),
+    ]
+    assert Session.from_bytes(carried, save(tensors, metadata=header)).recommend(3) == session.recommend(3)
+    for broken in (b"", b"no session at all", before[:40], before[:-5], *crafted):
         with pytest.raises(InputError, match="not what a session was packed into"):
             Session.from_bytes(carried, broken)
