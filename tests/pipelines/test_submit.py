@@ -192,9 +192,47 @@ def test_each_way_to_sign_in_reaches_every_request(backend, submit, tmp_path, mo
     assert "one way to sign in" in line
 
 
-def test_a_log_that_only_this_machine_has_or_an_address_with_credentials_is_not_submitted(backend, submit, tmp_path):
+@pytest.mark.parametrize("schedule", [(), ("--schedule", "0 3 * * *")])
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("log.csv", "'log.csv': a cluster cannot read it; give s3://... or https://..."),
+        ("lgo.csv", "'lgo.csv': no such file and no such dataset"),
+        ("ml-1n", "did you mean 'ml-1m'?"),
+        ("s3:/bucket/log.csv", "no such file"),
+        ("gs://bucket/log.csv", "give s3://... or https://..."),
+    ],
+)
+def test_a_log_that_a_cluster_cannot_read_is_not_submitted(backend, submit, tmp_path, schedule, source, part):
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n")
-    assert submit("--data", tmp_path / "log.csv")[0] == 2
+    code, _, line = submit("--data", source, *schedule)
+    assert code == 2
+    assert part in line
+    assert not backend.requests
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "ingest.append_to",
+        "sequences.keep_indices_of",
+        "models.glintru.training.warm_start_from",
+        "models.sasrec.training.warm_start_from",
+    ],
+)
+def test_a_folder_of_this_machine_is_not_submitted(backend, submit, tmp_path, setting):
+    settings = str(tmp_path)
+    for part in reversed(setting.split(".")):
+        settings = {part: settings}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    code, _, line = submit("--config", config)
+    assert code == 2
+    assert f"{setting} '{tmp_path}': a folder of this machine, which a cluster cannot read" in line
+    assert not backend.requests
+
+
+def test_an_address_with_credentials_is_not_submitted(backend, submit):
     code, out, line = submit("--data", "https://u:marked@example.com/log.csv")
     assert code == 2
     assert "holds credentials" in line
