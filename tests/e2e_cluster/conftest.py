@@ -64,7 +64,7 @@ def images(docker, work):
     if not can_pull(docker, default):
         base = ensure_stand_in(docker, work)
         if not base:
-            pytest.skip("SKIPPED, no base image: no registry answers, and a stand-in needs root and mmdebstrap")
+            pytest.skip("SKIPPED, no base image: no registry answers, a stand-in needs root, mmdebstrap and Debian")
     script = str(ROOT / "infra/image/build.sh")
     with pip_configuration(work) as pip_conf:
         environment = {**docker.environment, "DOCKER": docker.command, "DOCKER_BUILD_OPTIONS": "--network=host"}

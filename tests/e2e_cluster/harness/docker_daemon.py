@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 60
+ANSWER_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ def _command() -> str | None:
 
 
 def _answers(docker: Docker) -> bool:
-    return docker.run("version", check=False).returncode == 0
+    try:
+        return docker.run("version", check=False, timeout=ANSWER_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @contextmanager
@@ -86,7 +90,11 @@ def _own_daemon(dockerd: str, command: str, work: Path) -> Iterator[Docker | str
         yield docker
     finally:
         daemon.terminate()
-        daemon.wait(timeout=60)
+        try:
+            daemon.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
         if before is None:
             os.environ.pop("DOCKER_HOST")
         else:
