@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+
+from pipelines.run import main
 
 RUN_ID, EXPERIMENT_ID = "run-1", "experiment-1"
 
@@ -135,3 +138,22 @@ def pod():
         }
 
     return make
+
+
+@pytest.fixture
+def submit(backend, capsys):
+    """Run the command; return its exit code, what it printed, and the one line of its failure."""
+
+    def run(*options, host=None):
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always", FutureWarning)
+            warnings.simplefilter("always", UserWarning)
+            code = main(["--runner", "kfp", "--profile", "kind", "--host", host or backend.host, *map(str, options)])
+        assert [str(warning.message) for warning in shown] == []  # a person would see them before the one line
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert len(lines) == (0 if code == 0 else 1), captured.err
+        assert "Traceback" not in captured.out
+        return code, captured.out, lines[0] if lines else ""
+
+    return run
