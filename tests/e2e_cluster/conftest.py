@@ -17,6 +17,8 @@ from harness.manifests import OVERLAYS, ROOT, Manifests
 from harness.pip_index import pip_configuration
 from harness.services import postgres_binaries, running_services, seaweedfs_binary
 
+from tests.kubectl import why_not
+
 CACHE = Path(os.environ.get("E2E_CACHE") or ROOT / "build" / "e2e")
 
 
@@ -81,8 +83,8 @@ def images(docker, work):
 @pytest.fixture(scope="session")
 def kind():
     """The rendered kind overlay."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("SKIPPED, kubectl is not installed")
+    if reason := why_not():
+        pytest.skip(reason)
     return Manifests.render(OVERLAYS / "kind")
 
 
