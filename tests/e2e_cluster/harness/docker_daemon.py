@@ -95,6 +95,7 @@ def _own_daemon(dockerd: str, command: str, work: Path) -> Iterator[Docker | str
     places = [f"--data-root={work / 'data'}", f"--exec-root={work / 'exec'}", f"--pidfile={work / 'docker.pid'}"]
     network = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
     work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work / "exec", ignore_errors=True)  # an earlier daemon's process ids may be other processes' now
     with (work / "dockerd.log").open("w") as log:
         daemon = subprocess.Popen([dockerd, "-H", socket, *places, *network], stdout=log, stderr=subprocess.STDOUT)
     docker = Docker(command, {**os.environ, "DOCKER_HOST": socket})
