@@ -19,7 +19,7 @@ from harness.services import postgres_binaries, running_services, seaweedfs_bina
 
 from tests.kubectl import why_not
 
-CACHE = Path(os.environ.get("E2E_CACHE") or ROOT / "build" / "e2e")
+CACHE = Path(os.environ.get("E2E_CACHE") or ROOT / "build" / "e2e").resolve()
 
 
 def pytest_collection_modifyitems(items):
