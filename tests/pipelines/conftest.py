@@ -5,6 +5,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,8 +103,9 @@ def backend(tmp_path, monkeypatch) -> Iterator[FakeBackend]:
             self.send_response(status)
             is_json = not isinstance(answer, str)
             self.send_header("Content-Type", "application/json" if is_json else "text/html")
-            self.end_headers()
-            self.wfile.write(text.encode())
+            with suppress(BrokenPipeError):  # who asked has lost patience
+                self.end_headers()
+                self.wfile.write(text.encode())
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
