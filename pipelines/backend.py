@@ -1,13 +1,15 @@
 """The connection to a Kubeflow Pipelines backend: address, credentials, and its failures as one line of ours."""
 
 import json
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from glintru_model.errors import GlintruError, InputError, PipelineError
 
-TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
+TIMEOUT_SECONDS = (5, 30)  # to connect, to answer; each request is tried twice
 _INSTALLED_IN = "kubeflow"  # the namespace of a single-user backend
 
 
@@ -26,6 +28,11 @@ class Backend:
     service_account_token: str = ""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"https?://[^\s/]+\S*", self.host):
+            raise InputError(f"KFP_HOST {self.host!r}, allowed: http://... or https://...")
+        for name in ("token", "cookie"):
+            if not getattr(self, name).isprintable():  # an HTTP client would quote it in its error
+                raise InputError(f"Kubeflow Pipelines: the {name} holds a line break or another control character")
         given = [name for name in ("token", "cookie", "service_account_token") if getattr(self, name)]
         if len(given) > 1:
             raise InputError(f"Kubeflow Pipelines: {' and '.join(given)} are given, allowed: one way to sign in")
@@ -55,17 +62,20 @@ class Backend:
         if self.service_account_token:
             credentials = ServiceAccountTokenVolumeCredentials(self.service_account_token)
         try:
-            client = Client(
-                host=self.host,
-                existing_token=self.token or None,
-                cookies=self.cookie or None,
-                credentials=credentials,
-                namespace=self.pod_namespace + " ",  # any but its default, for which it would ask five times in 25 s
-            )
-            answer = client._healthz_api.healthz_service_get_healthz(
-                _preload_content=False, _request_timeout=TIMEOUT_SECONDS
-            ).data
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # kfp's about versions that nobody has any more
+                client = Client(
+                    host=self.host,
+                    existing_token=self.token or None,
+                    cookies=self.cookie or None,
+                    credentials=credentials,
+                    namespace=self.pod_namespace + " ",  # any but its default, for which it would ask 5 times in 25 s
+                )
+            _bound_requests(client._healthz_api.api_client.rest_client)
+            answer = client._healthz_api.healthz_service_get_healthz(_preload_content=False).data
         except Exception as error:
+            if getattr(error, "status", None) == 404:
+                raise self._no_api() from error
             raise self.explain(error) from error
         multi_user = self._is_multi_user(answer)
         if multi_user and not self.namespace:
@@ -107,16 +117,30 @@ class Backend:
             health = json.loads(answer)
             return bool(health.get("multi_user", health.get("multiUser", False)))
         except (ValueError, AttributeError) as error:
-            raise PipelineError(
-                f"{self.host}: this is not the API of Kubeflow Pipelines (a login page, maybe): check KFP_HOST, "
-                "and set KFP_COOKIE or KFP_TOKEN if it asks for a sign-in"
-            ) from error
+            raise self._no_api() from error
+
+    def _no_api(self) -> PipelineError:
+        return PipelineError(
+            f"{self.host}: this is not the API of Kubeflow Pipelines (a login page, maybe): check KFP_HOST, "
+            "and set KFP_COOKIE or KFP_TOKEN if it asks for a sign-in"
+        )
 
     def _scrubbed(self, text: str) -> str:
         for secret in (self.token, self.cookie):
             if secret:
                 text = text.replace(secret, "***")
         return text
+
+
+def _bound_requests(rest: Any) -> None:
+    """Give every request of kfp's HTTP client a time limit: by itself it waits for ever for a server that is silent."""
+    request = rest.request
+
+    def bounded(*arguments: Any, **options: Any) -> Any:
+        return request(*arguments, **{**options, "_request_timeout": TIMEOUT_SECONDS})
+
+    rest.request = bounded
+    rest.pool_manager.connection_pool_kw["retries"] = 1
 
 
 def _message(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glintru_model.config import PipelineConfig
-from glintru_model.data.catalog import CATALOG
+from glintru_model.data.catalog import CATALOG, find_entry
 from glintru_model.data.source import SYNTHETIC
 from glintru_model.errors import GlintruError, InputError, PipelineError
 from glintru_model.progress import format_seconds, say
@@ -47,7 +47,7 @@ def submit(submission: Submission, backend: Backend, run_name: str) -> None:
         PipelineError: the backend is not reachable, or the run did not succeed.
     """
     config, package = submission.config, submission.package
-    refuse_local_source(config.ingest.source)
+    refuse_local_paths(config)
     client = backend.connect()
     compile_pipeline(config, submission.profile, package, submission.image)
     try:
@@ -79,7 +79,7 @@ def schedule(submission: Submission, backend: Backend, cron: str) -> None:
     """
     config = submission.config
     expression = _cron(cron)
-    refuse_local_source(config.ingest.source)
+    refuse_local_paths(config)
     client = backend.connect()
     compile_pipeline(config, submission.profile, submission.package, submission.image, recurring=True)
     try:
@@ -198,14 +198,26 @@ class Watch:
         )
 
 
-def refuse_local_source(source: str) -> None:
-    """Refuse a log that a cluster cannot read: all but the synthetic one, known datasets, s3:// and https://.
+def refuse_local_paths(config: PipelineConfig) -> None:
+    """Refuse what a cluster cannot read: a log, or a folder of an earlier run, of this machine.
 
     Raises:
-        InputError: it is one.
+        InputError: a setting names one, or neither that nor anything else.
     """
+    source = config.ingest.source
     if source not in (SYNTHETIC, *CATALOG) and not source.startswith(("s3://", "https://", "http://")):
-        raise InputError(f"{source}: a path of this machine, which a cluster cannot read; give s3://... or https://...")
+        if not Path(source).exists() and "://" not in source:
+            find_entry(source)  # offers the nearest name
+        raise InputError(f"ingest.source {source!r}: a cluster cannot read it; give s3://... or https://...")
+    folders = {
+        "ingest.append_to": config.ingest.append_to,
+        "sequences.keep_indices_of": config.sequences.keep_indices_of,
+        "models.glintru.training.warm_start_from": config.models.glintru.training.warm_start_from,
+        "models.sasrec.training.warm_start_from": config.models.sasrec.training.warm_start_from,
+    }
+    for setting, folder in folders.items():
+        if folder:
+            raise InputError(f"{setting} {folder!r}: a folder of this machine, which a cluster cannot read")
 
 
 def _cron(text: str) -> str:

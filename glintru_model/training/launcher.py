@@ -3,6 +3,7 @@
 import logging
 import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,15 +57,15 @@ def launch(work: Callable[..., T], *arguments: str, processes: int) -> T:
 
 @contextmanager
 def _own_signals_and_silence() -> Iterator[None]:
-    """Put back what torchrun's agent changes, and keep its own report of a failure, which says less, to itself."""
-    handlers = {number: signal.getsignal(number) for number in _HANDLED_SIGNALS}
-    logger = logging.getLogger("torch.distributed.elastic")
-    level, quiet = logger.level, logging.CRITICAL
-    logger.setLevel(quiet)
+    """Put back what torchrun's agent changes, and leave its report of an end, which says less than ours, unsaid."""
+    is_main = threading.current_thread() is threading.main_thread()  # elsewhere the agent leaves signals alone
+    handlers = {number: signal.getsignal(number) for number in _HANDLED_SIGNALS if is_main}
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # this process but waits meanwhile
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

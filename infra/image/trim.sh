@@ -46,6 +46,7 @@ import glintru_model.evaluation.report
 import glintru_model.serving.registry
 import glintru_model.tuning.report
 import glintru_model.tuning.worker
+import glintru_model.training.launcher
 import glintru_model.training.trainer
 
 boto3.client("s3", region_name="us-east-1")

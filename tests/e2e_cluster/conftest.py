@@ -17,7 +17,9 @@ from harness.manifests import OVERLAYS, ROOT, Manifests
 from harness.pip_index import pip_configuration
 from harness.services import postgres_binaries, running_services, seaweedfs_binary
 
-CACHE = Path(os.environ.get("E2E_CACHE") or ROOT / "build" / "e2e")
+from tests.kubectl import why_not
+
+CACHE = Path(os.environ.get("E2E_CACHE") or ROOT / "build" / "e2e").resolve()
 
 
 def pytest_collection_modifyitems(items):
@@ -64,7 +66,7 @@ def images(docker, work):
     if not can_pull(docker, default):
         base = ensure_stand_in(docker, work)
         if not base:
-            pytest.skip("SKIPPED, no base image: no registry answers, and a stand-in needs root and mmdebstrap")
+            pytest.skip("SKIPPED, no base image: no registry answers, a stand-in needs root, mmdebstrap and Debian")
     script = str(ROOT / "infra/image/build.sh")
     with pip_configuration(work) as pip_conf:
         environment = {**docker.environment, "DOCKER": docker.command, "DOCKER_BUILD_OPTIONS": "--network=host"}
@@ -81,8 +83,8 @@ def images(docker, work):
 @pytest.fixture(scope="session")
 def kind():
     """The rendered kind overlay."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("SKIPPED, kubectl is not installed")
+    if reason := why_not():
+        pytest.skip(reason)
     return Manifests.render(OVERLAYS / "kind")
 
 

@@ -34,6 +34,7 @@ def config(work) -> PipelineConfig:
         "tuning": {"num_trials": 2, "num_workers": 2, "max_epochs": 1},
         "evaluation": {"bootstrap_samples": 100},
     }
+    settings["models"]["sasrec"]["training"]["num_processes"] = 2
     path = work / "e2e.yaml"
     path.write_text(json.dumps(settings))
     return load_pipeline_config(path, {})
@@ -85,6 +86,12 @@ def test_the_run_hands_back_its_summary_and_report(outputs):
         summary = json.load(file)
     assert summary["models"].keys() == {"glintru", "sasrec"}
     assert os.path.getsize(outputs["report"].path) > 10_000
+
+
+def test_a_container_trains_by_two_processes(outputs, work):
+    log = (work / "pipeline.log").read_text()
+    assert log.count("training by 2 processes, on cpu") == 1
+    assert log.count("train sasrec: stopped by") == log.count("train glintru: stopped by") == 1
 
 
 def test_both_models_are_in_the_registry_and_can_be_fetched_without_keys(ask_mlflow):

@@ -6,19 +6,20 @@ proof is 1.20, so what is newer than that is listed, not downgraded. `E2E_KUBECO
 
 import json
 import os
-import shutil
 import subprocess
 
 import pytest
 from harness.manifests import OVERLAYS, Manifests
+
+from tests.kubectl import why_not
 
 NEWER_THAN_1_20 = {"batch/v1 CronJob", "policy/v1 PodDisruptionBudget"}
 
 
 @pytest.fixture(scope="session")
 def kubectl():
-    if shutil.which("kubectl") is None:
-        pytest.skip("SKIPPED, kubectl is not installed")
+    if reason := why_not():
+        pytest.skip(reason)
     tool, kubeconfig = os.environ.get("KUBE_APISERVER", ""), os.environ.get("E2E_KUBECONFIG", "")
     if not kubeconfig:
         if not tool:

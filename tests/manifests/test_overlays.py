@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.kubectl import why_not
+
 ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "infra" / "kustomize"
 OVERLAYS = ("kind", "gpu")
 SUPPORTED = ("1.31", "1.32", "1.33", "1.34")
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="SKIPPED, kubectl is not installed")
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def render(folder):

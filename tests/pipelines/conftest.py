@@ -3,7 +3,9 @@
 import json
 import re
 import threading
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+
+from pipelines.run import main
 
 RUN_ID, EXPERIMENT_ID = "run-1", "experiment-1"
 
@@ -99,8 +103,9 @@ def backend(tmp_path, monkeypatch) -> Iterator[FakeBackend]:
             self.send_response(status)
             is_json = not isinstance(answer, str)
             self.send_header("Content-Type", "application/json" if is_json else "text/html")
-            self.end_headers()
-            self.wfile.write(text.encode())
+            with suppress(BrokenPipeError):  # who asked has lost patience
+                self.end_headers()
+                self.wfile.write(text.encode())
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
@@ -135,3 +140,22 @@ def pod():
         }
 
     return make
+
+
+@pytest.fixture
+def submit(backend, capsys):
+    """Run the command; return its exit code, what it printed, and the one line of its failure."""
+
+    def run(*options, host=None):
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always", FutureWarning)
+            warnings.simplefilter("always", UserWarning)
+            code = main(["--runner", "kfp", "--profile", "kind", "--host", host or backend.host, *map(str, options)])
+        assert [str(warning.message) for warning in shown] == []  # a person would see them before the one line
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert len(lines) == (0 if code == 0 else 1), captured.err
+        assert "Traceback" not in captured.out
+        return code, captured.out, lines[0] if lines else ""
+
+    return run

@@ -1,27 +1,9 @@
 """Submission against a small backend on loopback: what is sent, what a person sees, how it ends."""
 
 import json
-import socket
 
 import pytest
 import yaml
-
-from pipelines.run import main
-
-
-@pytest.fixture
-def submit(backend, capsys):
-    """Run the command; return its exit code, what it printed, and the one line of its failure."""
-
-    def run(*options, host=None):
-        code = main(["--runner", "kfp", "--profile", "kind", "--host", host or backend.host, *map(str, options)])
-        captured = capsys.readouterr()
-        lines = captured.err.splitlines()
-        assert len(lines) == (0 if code == 0 else 1), captured.err
-        assert "Traceback" not in captured.out
-        return code, captured.out, lines[0] if lines else ""
-
-    return run
 
 
 def task(name, state):
@@ -60,71 +42,6 @@ def test_mlflow_down_when_the_run_starts_is_told_in_the_tasks_own_words(backend,
     code, _, line = submit()
     assert code == 1
     assert "in start run: MLflow at http://mlflow.glintru.svc:5000: not reachable: Connection refused; see" in line
-
-
-def test_a_backend_that_is_not_there(submit):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        host = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        code, _, line = submit(host=host)
-    assert code == 1
-    assert line.startswith(f"error: {host}: Kubeflow Pipelines is not reachable")
-    assert "check KFP_HOST" in line
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-def test_an_expired_token_is_told_and_never_shown(backend, submit, monkeypatch, at_once):
-    monkeypatch.setenv("KFP_TOKEN", "marked-token")
-    backend.refusal, backend.refuse_health = (401, {"message": "token marked-token has expired"}), at_once
-    code, out, line = submit()
-    assert code == 2
-    assert "credentials are not accepted (401)" in line
-    assert "KFP_TOKEN" in line
-    assert "marked-token" not in out + line
-
-
-def test_a_token_that_expires_while_waiting_leaves_the_run_alone(backend, submit, monkeypatch):
-    answer = backend.answer
-
-    def expire(method, path, query, body):
-        return (401, {"message": "expired"}) if path.endswith("/runs/run-1") else answer(method, path, query, body)
-
-    monkeypatch.setattr(backend, "answer", expire)
-    code, _, line = submit()
-    assert code == 2
-    assert "the run goes on" in line
-    assert not backend.bodies("POST", "/apis/v2beta1/runs/run-1:terminate")
-
-
-def test_a_login_page_instead_of_the_api(backend, submit):
-    backend.refusal, backend.refuse_health = (200, "<html>Sign in</html>"), True
-    code, _, line = submit()
-    assert code == 1
-    assert "this is not the API of Kubeflow Pipelines" in line
-
-
-@pytest.mark.parametrize(
-    ("refusal", "part"),
-    [
-        ((404, {"message": 'namespaces "team" not found'}), "namespace 'team' is missing"),
-        ((403, {"message": "User is not authorized"}), "not allowed (403) in namespace 'team'"),
-    ],
-)
-def test_a_namespace_that_is_missing_or_not_ones_own(backend, submit, refusal, part):
-    backend.multi_user, backend.refusal = True, refusal
-    code, _, line = submit("--namespace", "team")
-    assert code == 2
-    assert part in line
-    assert "KFP_NAMESPACE" in line
-
-
-def test_a_multi_user_backend_asks_for_the_namespace_and_gets_it(backend, submit):
-    backend.multi_user = True
-    code, _, line = submit()
-    assert code == 2
-    assert "set KFP_NAMESPACE" in line
-    code, _, _ = submit("--namespace", "team")
-    assert code == 0
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_run_at_once(backend, submit, pod):
@@ -190,16 +107,6 @@ def test_each_way_to_sign_in_reaches_every_request(backend, submit, tmp_path, mo
     code, _, line = submit("--token-file", secret)
     assert code == 2
     assert "one way to sign in" in line
-
-
-def test_a_log_that_only_this_machine_has_or_an_address_with_credentials_is_not_submitted(backend, submit, tmp_path):
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n")
-    assert submit("--data", tmp_path / "log.csv")[0] == 2
-    code, out, line = submit("--data", "https://u:marked@example.com/log.csv")
-    assert code == 2
-    assert "holds credentials" in line
-    assert "marked" not in out + line
-    assert not backend.requests
 
 
 def test_a_schedule_replaces_the_one_before_and_names_each_run_anew(backend, submit):

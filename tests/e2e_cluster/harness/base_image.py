@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.docker_daemon import Docker
 
 STAND_IN = "glintru-e2e-base-python:3.11"
+BOOTSTRAP_SECONDS = 600
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _HOOKS = (
     'ln -sf python3 "$1/usr/bin/python" && ln -sf pip3 "$1/usr/bin/pip"',
@@ -35,9 +36,12 @@ def ensure_stand_in(docker: Docker, work: Path) -> str:
     archive = work / "base.tar"
     packages = "ca-certificates,python3,python3-venv,python3-pip"
     hooks = [f"--customize-hook={hook}" for hook in _HOOKS]
-    subprocess.run(
-        ["mmdebstrap", "--variant=minbase", f"--include={packages}", *hooks, "bookworm", str(archive)], check=True
-    )
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", *hooks, "bookworm", str(archive)]
+    try:
+        if subprocess.run(command, check=False, timeout=BOOTSTRAP_SECONDS).returncode:
+            return ""
+    except subprocess.TimeoutExpired:
+        return ""
     changes = [part for name, value in _ENVIRONMENT.items() for part in ("--change", f"ENV {name}={value}")]
     docker.run("import", *changes, str(archive), STAND_IN)
     archive.unlink()

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 60
+ANSWER_SECONDS = 20
+_PROBE = "glintru-e2e-probe:1"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,26 @@ def _command() -> str | None:
 
 
 def _answers(docker: Docker) -> bool:
-    return docker.run("version", check=False).returncode == 0
+    try:
+        return docker.run("version", check=False, timeout=ANSWER_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _cannot_run(docker: Docker, work: Path) -> str:
+    """Return why the daemon runs no container, as one without the right to mount; empty where it does."""
+    archive = work / "probe.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w") as layer:
+        layer.addfile(tarfile.TarInfo("nothing"))
+    made = docker.run("import", str(archive), _PROBE, check=False)
+    archive.unlink()
+    if made.returncode:
+        return made.stderr.strip()
+    ran = docker.run("run", "--rm", "--network=host", _PROBE, "/absent", check=False)
+    docker.run("rmi", "--force", _PROBE, check=False)
+    # the image holds no program: that it is not found is all that may go wrong
+    return "" if "no such file or directory" in ran.stderr else ran.stderr.strip()
 
 
 @contextmanager
@@ -54,14 +76,16 @@ def docker_daemon(work: Path) -> Iterator[Docker | str]:
         return
     present = Docker(command, dict(os.environ))
     if _answers(present):
-        yield present
+        reason = _cannot_run(present, work)
+        yield f"the Docker daemon runs no container: {reason}" if reason else present
         return
     dockerd = shutil.which("dockerd") or shutil.which("dockerd", path="/usr/sbin:/usr/local/sbin")
     if dockerd is None or os.geteuid() != 0:
         yield "no Docker daemon answers, and only root can start one (package docker.io)"
         return
     with _own_daemon(dockerd, command, work) as docker:
-        yield docker
+        reason = _cannot_run(docker, work) if isinstance(docker, Docker) else ""
+        yield f"an own Docker daemon runs no container: {reason}" if reason else docker
 
 
 @contextmanager
@@ -71,6 +95,7 @@ def _own_daemon(dockerd: str, command: str, work: Path) -> Iterator[Docker | str
     places = [f"--data-root={work / 'data'}", f"--exec-root={work / 'exec'}", f"--pidfile={work / 'docker.pid'}"]
     network = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
     work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work / "exec", ignore_errors=True)  # an earlier daemon's process ids may be other processes' now
     with (work / "dockerd.log").open("w") as log:
         daemon = subprocess.Popen([dockerd, "-H", socket, *places, *network], stdout=log, stderr=subprocess.STDOUT)
     docker = Docker(command, {**os.environ, "DOCKER_HOST": socket})
@@ -86,7 +111,11 @@ def _own_daemon(dockerd: str, command: str, work: Path) -> Iterator[Docker | str
         yield docker
     finally:
         daemon.terminate()
-        daemon.wait(timeout=60)
+        try:
+            daemon.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
         if before is None:
             os.environ.pop("DOCKER_HOST")
         else:

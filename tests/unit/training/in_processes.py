@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -83,6 +84,12 @@ def fail(how):
         os.kill(os.getpid(), signal.SIGKILL)
     settings = {"name": "sasrec", "training": {"device": "cpu", "max_epochs": 1}}
     return run({"config": settings, "values": [0.1]})
+
+
+def wait(folder):
+    """Be a process that is still at work when it is ended."""
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
 
 
 if __name__ == "__main__":

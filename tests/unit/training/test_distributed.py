@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -221,7 +223,24 @@ def test_a_process_that_dies_ends_the_training_with_its_own_error(how, message, 
     with pytest.raises(TrainingError, match=message):
         launch(importlib.import_module("in_processes").fail, how, processes=2)
     assert time.monotonic() - start < 60
-    assert "Traceback" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
+    assert not logging.root.manager.disable
+
+
+@pytest.mark.slow
+def test_a_polite_end_ends_all_processes(tmp_path):
+    code = "import in_processes as w; from glintru_model.training.launcher import launch; from glintru_model.command "
+    code += f"import run_command as run; raise SystemExit(run(lambda: launch(w.wait, {str(tmp_path)!r}, processes=2)))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(WORKER.parent), *sys.path]))}
+    command = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    command.terminate()
+    _, err = command.communicate(timeout=30)
+    assert (command.returncode, err) == (130, "interrupted\n")
+    assert not any(psutil.pid_exists(int(path.name)) for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
