@@ -89,6 +89,16 @@ test-e2e: $(VENV)/test.stamp ## Prove the cluster's parts on this machine: image
 benchmark-data: $(VENV)/test.stamp ## Time Parquet to sequences at 10 M and 100 M rows (WORK=folder, about 8 GB)
 	$(BIN)/python -m benchmarks.data_at_scale --work "$(WORK)"
 
+.PHONY: benchmark-models
+benchmark-models: $(VENV)/test.stamp build/peers/bin/python ## Time training and top-10 beside RecTools and RecBole (LOGS="log.parquet:200:0.08")
+	@test -n "$(LOGS)" || { echo 'error: LOGS is empty, allowed: LOGS="PATH:MAX_SEQ_LEN:GOAL ..."' >&2; exit 2; }
+	$(BIN)/python -m benchmarks.model_speed --peers build/peers/bin/python --work "$(WORK)" --log $(LOGS)
+
+build/peers/bin/python: benchmarks/peers.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	@touch $@
+
 .PHONY: lint
 lint: $(VENV)/test.stamp ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -103,11 +103,15 @@ class SASRec(SequentialRecommender):
         hidden_BD: Tensor = self.norm(cast(SasrecBlock, last).newest(x_BLD, lengths_B))
         return hidden_BD
 
+    def ages(self, lengths_B: Tensor, length: int) -> Tensor:
+        """Return how many items came after each step, (B, length); the table of positions has a row for each age."""
+        return (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
+
     def _embed(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         length = item_ids_BL.shape[1]
         if length > self.max_seq_len:
             raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
-        ages_BL = (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
-        embedded_BLD: Tensor = self.item_embedding(item_ids_BL) * self.scale + self.position_embedding(ages_BL)
+        positions_BLD = self.position_embedding(self.ages(lengths_B, length))
+        embedded_BLD: Tensor = self.item_embedding(item_ids_BL) * self.scale + positions_BLD
         dropped_BLD: Tensor = self.dropout(embedded_BLD)
         return dropped_BLD
