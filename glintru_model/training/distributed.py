@@ -6,6 +6,7 @@ Torchrun starts the processes, here (`launch`) or on the nodes of a cluster, and
 """
 
 import atexit
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Processes(Protocol):
         """Leave the gradient of the batch's mean loss in the model, and return that loss."""
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Return what `make` gives in the first process; in the others it is not called."""
+        """Return what `make` gives in the first process, a JSON value; in the others it is not called."""
 
 
 class SingleProcess:
@@ -99,10 +100,13 @@ class SeveralProcesses:
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` gives in the first process; in the others it is not called."""
-        values = [make() if self.rank == 0 else None]
+        text = json.dumps(make()).encode() if self.rank == 0 else b""
+        size = torch.tensor(len(text))
         with self._lost_peer():
-            dist.broadcast_object_list(values, group=self._waiting)
-        return values[0]  # type: ignore[return-value]
+            dist.broadcast(size, src=0, group=self._waiting)
+            buffer = torch.frombuffer(bytearray(text.ljust(int(size))), dtype=torch.uint8)
+            dist.broadcast(buffer, src=0, group=self._waiting)
+        return json.loads(buffer.numpy().tobytes())  # type: ignore[no-any-return]
 
     def _gradients_of(self, model: torch.nn.Module) -> Tensor:
         """Let the gradients be views of one buffer, all zero; its last element is for the loss."""

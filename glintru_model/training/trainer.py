@@ -5,8 +5,10 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,17 +167,13 @@ class _Training:
         trained = time.monotonic()
         kept = self.averaging.model.eval()
 
-        def validated() -> EpochResult:
+        def validated() -> dict[str, Any]:
             metrics = dict(validate(kept))
-            return EpochResult(
-                epoch=epoch,
-                train_loss=train_loss,
-                validation=metrics,
-                seconds=time.monotonic() - start,
-                targets_per_second=num_targets / (trained - start),
-            )
+            speed = num_targets / (trained - start)
+            return asdict(EpochResult(epoch, train_loss, metrics, time.monotonic() - start, speed))
 
-        result = self.processes.from_first(validated)  # one result for all: whether to stop follows from it
+        # one result for all: whether to stop follows from it
+        result = EpochResult(**self.processes.from_first(validated))
         self._remember(result)
         return result
 
