@@ -10,10 +10,12 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch.distributed as dist
 
 from glintru_model.config_io import parse_recommender
 from glintru_model.data.sequences import SequenceDataset, Vocabulary
@@ -77,13 +79,19 @@ def main(path):
 
 
 def fail(how):
-    """Be a process of which the second ends badly while the first waits for it."""
-    if os.environ["RANK"] == "1":
-        if how == "typed":
+    """Be one of two processes, of which the second ends badly at its third step, while the first waits for it."""
+    add_up, steps = dist.all_reduce, count(1)
+
+    def all_reduce(tensor):
+        if next(steps) == 3 and os.environ["RANK"] == "1":
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise TrainingError("loss nan")
-        os.kill(os.getpid(), signal.SIGKILL)
-    settings = {"name": "sasrec", "training": {"device": "cpu", "max_epochs": 1}}
-    return run({"config": settings, "values": [0.1]})
+        return add_up(tensor)
+
+    dist.all_reduce = all_reduce
+    settings = {"name": "sasrec", "training": {"device": "cpu", "max_epochs": 9, "batch_size": 4}}
+    return run({"config": settings, "values": [0.1] * 9})
 
 
 def wait(folder):
