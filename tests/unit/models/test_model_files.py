@@ -71,9 +71,7 @@ def test_weights_that_are_no_numbers_are_refused(saved, damage):
     with torch.no_grad():
         model.item_embedding.weight[3, 1] = damage
     save_file(model.state_dict(), directory / "model.safetensors")
-    with pytest.raises(
-        DataError, match=r"model\.safetensors: item_embedding\.weight holds numbers that are not finite"
-    ):
+    with pytest.raises(DataError, match=r"model\.safetensors: item_embedding\.weight holds numbers"):
         load_model(directory)
 
 
