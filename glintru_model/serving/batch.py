@@ -137,7 +137,7 @@ def _readable(source: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Re
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _holds_histories(source: Path) -> bool:
