@@ -66,15 +66,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_serving(add: Callable[..., argparse.ArgumentParser]) -> None:
     answer = add("recommend", _recommend, "output", summary="Recommend for every user of a Parquet file")
-    answer.add_argument("--trained", required=True, help="folder that `glintru train` wrote, or models:/NAME@champion")
     answer.add_argument("--input", required=True, type=Path, help="Parquet: user_id and history, or an interaction log")
     answer.add_argument("--k", type=int, default=10, help="items for each user (default: 10)")
     answer.add_argument("--keep-seen", action="store_true", help="recommend what a user has had, too")
-    add("export", _export, "trained", "output", summary="Write a model as a torch.export program (.pt2)")
+    exported = add("export", _export, "output", summary="Write a model as a torch.export program (.pt2)")
+    for command in (answer, exported):
+        command.add_argument("--trained", required=True, help=f"{_NEEDS['trained']}, or models:/NAME@champion")
     promote = add("promote", _promote, summary="Make a registered version the champion by hand")
     promote.add_argument("--version", required=True, help="its number")
     back = add("rollback", _rollback, summary="Give the alias champion back to the version before")
-    for command in (answer, promote, back):
+    for command in (answer, exported, promote, back):
         command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="local runs (or MLFLOW_TRACKING_URI)")
     for command in (promote, back):
         command.add_argument("--name", required=True, help="the registered model, e.g. glintru")
@@ -87,7 +88,7 @@ def _recommend(options: argparse.Namespace, _: PipelineConfig) -> None:
 
 
 def _export(options: argparse.Namespace, _: PipelineConfig) -> None:
-    commands.export(options.trained, options.output)
+    commands.export(options.trained, options.output, options.runs_dir)
     say(f"written: {options.output}")
 
 

@@ -46,6 +46,7 @@ def add_metrics(page: Page, documents: Mapping[str, Document], ceiling: Mapping[
         ],
     )
     page.add_table("Ranking metrics", ["", *titles, *(["best possible"] if ceiling else [])], rows)
+    _add_hits(page, next(iter(documents.values())), columns, estimates)
     _add_list_metrics(page, columns, estimates)
     if sampled:
         drawn = next(iter(documents.values()))["config"]["sampled_negatives"]
@@ -178,6 +179,17 @@ def _metric_row(metric: str, columns: Sequence[str], estimates: Mapping[str, Any
     best = max(estimates[name][metric]["value"] for name in columns)
     cells = [cell(estimates[name][metric], best=estimates[name][metric]["value"] == best) for name in columns]
     return [metric_title(metric), *cells]
+
+
+def _add_hits(page: Page, document: Document, columns: Sequence[str], estimates: Mapping[str, Any]) -> None:
+    """Add how many targets each scorer has within each cutoff: its recall, counted."""
+    total = document["num_cases"]
+    rows = [
+        [f"Hits@{k}", *(round(estimates[name][f"recall_at_{k}"]["value"] * total) for name in columns)]
+        for k in document["config"]["cutoffs"]
+    ]
+    titles = ["", *(title_of(name) for name in columns)]
+    page.add_table(f"Hit counts, of {total:,} targets", titles, rows, collapsed=True)
 
 
 def _add_list_metrics(page: Page, columns: Sequence[str], estimates: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.config_io import parse_recommender
-from glintru_model.errors import ConfigError, DataError
+from glintru_model.errors import ConfigError, DataError, StorageError
 from glintru_model.files import atomic_directory, read_json, write_json
 from glintru_model.layout import VOCABULARY_FILE
 from glintru_model.models.base import SequentialRecommender
@@ -42,7 +42,10 @@ def save_model(
         raise DataError(f"{vocabulary_path}: no such file, expected the vocabulary of the training sequences")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_directory(directory, CONFIG_FILE) as temporary:
-        save_file(weights, temporary / WEIGHTS_FILE)
+        try:
+            save_file(weights, temporary / WEIGHTS_FILE)
+        except SafetensorError as error:  # its writer does not raise OSError
+            raise StorageError(f"{directory / WEIGHTS_FILE}: cannot write: {error}") from error
         write_json(temporary / CONFIG_FILE, {"num_items": model.num_items, "recommender": config.model_dump()})
         shutil.copyfile(vocabulary_path, temporary / VOCABULARY_FILE)
 

@@ -45,6 +45,8 @@ def recommend_file(
         StorageError: the disk refused.
     """
     recommender.check(k, filter_seen)
+    if source.resolve() == output.resolve():
+        raise InputError(f"{output}: is the input itself, name another file for the output")
     done, popular = 0, 0
     with _histories(source, output) as (total, batches), atomic_file(output) as temporary:
         writer: pq.ParquetWriter | None = None
@@ -92,7 +94,9 @@ def _lists(recommender: Recommender, top: Top) -> tuple[pa.Array, pa.Array]:
 def _indices(recommender: Recommender, histories: Any) -> list[Int32Array]:
     """Map a list column to item indices in one go; a null list is an empty history."""
     values = histories.flatten()
-    is_number, is_text = pa.types.is_integer(values.type), pa.types.is_string(values.type)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    is_number, is_text = pa.types.is_integer(values.type), _is_text(values.type)
     if not (is_number if recommender.integer_ids else is_text) and not pa.types.is_null(values.type):
         expected = "whole numbers" if recommender.integer_ids else "text"
         raise InputError(f"item ids in the file are {values.type}, item ids of this model are {expected}")
@@ -106,7 +110,8 @@ def _histories(source: Path, output: Path) -> Iterator[tuple[int, Iterator[pa.Re
     """Yield the number of users and their (user_id, history) in batches."""
     if _holds_histories(source):
         file = pq.ParquetFile(source)
-        yield file.metadata.num_rows, file.iter_batches(_USERS_AT_ONCE, columns=list(_HISTORY_COLUMNS))
+        batches = file.iter_batches(_USERS_AT_ONCE, columns=list(_HISTORY_COLUMNS))
+        yield file.metadata.num_rows, _readable(source, batches)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -121,6 +126,18 @@ def _histories(source: Path, output: Path) -> Iterator[tuple[int, Iterator[pa.Re
             "GROUP BY user_id ORDER BY user_id"
         )
         yield int(total), iter(found.to_arrow_reader(_USERS_AT_ONCE))
+
+
+def _readable(source: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Tell a failure to read from one to write, which the caller takes any other for."""
+    try:
+        yield from batches
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{source}: damaged: {str(error).splitlines()[0]}") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _holds_histories(source: Path) -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from glintru_model.errors import InputError
@@ -31,21 +33,31 @@ def recommend(trained: str, source: Path, output: Path, *, k: int, keep_seen: bo
         TrackingError: the registry is not reachable.
     """
     from glintru_model.serving.batch import recommend_file
-    from glintru_model.serving.fetching import fetch_registered
     from glintru_model.serving.recommender import Recommender
 
-    with tempfile.TemporaryDirectory() as scratch:
-        registered = trained.startswith("models:")
-        folder = fetch_registered(tracking_address(runs_dir), trained, Path(scratch)) if registered else Path(trained)
+    with _folder_of(trained, runs_dir) as folder:
         recommend_file(Recommender.load(folder), source, output, k=k, filter_seen=not keep_seen)
 
 
-def export(trained: Path, output: Path) -> None:
+def export(trained: str, output: Path, runs_dir: Path) -> None:
     """Write a model as a `torch.export` program; see `serving.export`."""
     from glintru_model.serving.export import TOLERANCE, export_model
 
-    difference = export_model(trained, output)
+    with _folder_of(trained, runs_dir) as folder:
+        difference = export_model(folder, output)
     say(f"exported scores differ from the model's by at most {difference:.1e} (allowed {TOLERANCE:.0e})")
+
+
+@contextmanager
+def _folder_of(trained: str, runs_dir: Path) -> Iterator[Path]:
+    """Yield a model's folder: the one that is named, or what `models:/...` names, for the time of the block."""
+    if not trained.startswith("models:"):
+        yield Path(trained)
+        return
+    from glintru_model.serving.fetching import fetch_registered
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield fetch_registered(tracking_address(runs_dir), trained, Path(scratch))
 
 
 def promote(name: str, version: str, runs_dir: Path) -> None:

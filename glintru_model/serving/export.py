@@ -4,6 +4,7 @@ Input: item indices 1..V, oldest first, padded on the right with 0 to `max_seq_l
 int64 (B,). Output: scores of items 1..V, float32 (B, V). Item indices are rows of `vocabulary.arrow`, plus one.
 """
 
+import io
 from pathlib import Path
 
 import torch
@@ -54,15 +55,12 @@ def export_model(model_dir: Path, path: Path) -> float:
     scorer = NextItemScores(model).eval()
     batch = {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
     program = torch.export.export(scorer, _histories(model, 2, seed=0), dynamic_shapes=(batch, batch))
+    packed = io.BytesIO()  # torch's own writer ends the whole process where the disk is full
+    torch.export.save(program, packed)
     with atomic_file(path) as temporary:
-        written = temporary.with_suffix(".pt2")  # torch insists on the ending
-        try:
-            torch.export.save(program, written)
-            written.replace(temporary)
-            with temporary.open("rb") as file:
-                difference = _largest_difference(model, torch.export.load(file).module())
-        finally:
-            written.unlink(missing_ok=True)
+        temporary.write_bytes(packed.getbuffer())
+        with temporary.open("rb") as file:
+            difference = _largest_difference(model, torch.export.load(file).module())
         if not difference <= TOLERANCE:
             raise TrainingError(f"exported scores differ from the model's by {difference:.2g}, allowed: {TOLERANCE}")
     return difference

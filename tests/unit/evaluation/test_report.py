@@ -100,6 +100,14 @@ def test_run_report_shows_how_the_log_is_distributed(run_report):
     assert (popularity["x"], popularity["y"]) == ([1, 30], [80, 3])
 
 
+def test_hits_are_counted_at_each_cutoff(run_report, evaluations):
+    for cutoff in (5, 10):
+        (row,) = Tables(run_report).starting_with(f"Hits@{cutoff}")
+        assert [int(cell) for cell in row[1:3]] == [
+            read_metrics(directory)["hits"][f"hits_at_{cutoff}"] for directory in evaluations.values()
+        ]
+
+
 def test_lists_are_shown_with_intervals(run_report, evaluations):
     found = {row[0]: row for row in Tables(run_report).rows if len(row) == 4 and "\N{EN DASH}" in row[1]}
     document = read_metrics(evaluations["glintru"])

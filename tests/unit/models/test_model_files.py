@@ -1,11 +1,12 @@
 import json
+import resource
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from glintru_model.config import GlintruConfig, GlintruRecommender
-from glintru_model.errors import DataError
+from glintru_model.errors import DataError, StorageError
 from glintru_model.models.files import load_model, save_model
 from glintru_model.models.registry import build_model
 
@@ -47,6 +48,19 @@ def test_without_a_vocabulary_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_refuses_leaves_the_model_before(saved, tmp_path):
+    before, directory = saved
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # larger files are refused, as by a full disk
+    try:
+        with pytest.raises(StorageError, match=r"model\.safetensors: cannot write: .*File too large"):
+            save_model(build_model(CONFIG, 10), CONFIG, tmp_path / "vocabulary.arrow", directory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.equal(load_model(directory)[0].item_embedding.weight, before.item_embedding.weight)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "vocabulary.arrow"]
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabulary.arrow"])
 def test_a_missing_file_is_named(saved, name):
     _, directory = saved
@@ -71,9 +85,7 @@ def test_weights_that_are_no_numbers_are_refused(saved, damage):
     with torch.no_grad():
         model.item_embedding.weight[3, 1] = damage
     save_file(model.state_dict(), directory / "model.safetensors")
-    with pytest.raises(
-        DataError, match=r"model\.safetensors: item_embedding\.weight holds numbers that are not finite"
-    ):
+    with pytest.raises(DataError, match=r"model\.safetensors: item_embedding\.weight holds numbers"):
         load_model(directory)
 
 

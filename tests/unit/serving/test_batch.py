@@ -73,6 +73,32 @@ def test_files_that_cannot_be_used_leave_nothing(recommender, table, message, tm
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
+def test_text_ids_are_read_in_whatever_form_a_writer_gave_them(sasrec_dir, tmp_path):
+    recommender, found = Recommender.load(sasrec_dir), []
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        ids = pa.array(["B001", "B002", "?"]).cast(kind)
+        history = pa.LargeListArray.from_arrays(pa.array([0, 3], pa.int64()), ids)
+        pq.write_table(pa.table({"user_id": [1], "history": history}), tmp_path / "in.parquet")
+        recommend_file(recommender, tmp_path / "in.parquet", tmp_path / "out.parquet", k=3)
+        found.append(pq.read_table(tmp_path / "out.parquet").to_pylist())
+    assert found[0][0]["num_unknown_items"] == 1
+    assert all(rows == found[0] for rows in found)
+
+
+def test_damaged_input_is_named_and_never_overwritten(recommender, tmp_path):
+    source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    table = pa.table({"user_id": range(5000), "history": [[100 + i % 30, 101] for i in range(5000)]})
+    pq.write_table(table, source, compression="zstd")
+    content = source.read_bytes()
+    with pytest.raises(InputError, match="is the input itself"):
+        recommend_file(recommender, source, tmp_path / "." / "in.parquet", k=3)
+    assert source.read_bytes() == content
+    source.write_bytes(content[:20] + bytes(2000) + content[2020:])
+    with pytest.raises(InputError, match=r"in\.parquet: damaged: "):
+        recommend_file(recommender, source, output, k=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
 def run(*arguments):
     return cli.main(["recommend", *map(str, arguments)])
 

@@ -1,9 +1,11 @@
 """Exported programs give the model's scores, and a wrong one is not written."""
 
+import resource
+
 import pytest
 import torch
 
-from glintru_model.errors import DataError, TrainingError
+from glintru_model.errors import DataError, StorageError, TrainingError
 from glintru_model.models.files import load_model
 from glintru_model.serving import export
 from glintru_model.serving.export import export_model
@@ -38,6 +40,17 @@ def test_program_that_differs_is_not_written(sasrec_dir, tmp_path, monkeypatch):
     )
     with pytest.raises(TrainingError, match=r"exported scores differ from the model's by 0\.01, allowed: 0\.0001"):
         export_model(sasrec_dir, tmp_path / "m.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_that_refuses_leaves_nothing(sasrec_dir, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))  # larger files are refused, as by a full disk
+    try:
+        with pytest.raises(StorageError, match=r"m\.pt2: cannot write: File too large"):
+            export_model(sasrec_dir, tmp_path / "m.pt2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
