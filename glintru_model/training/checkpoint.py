@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from glintru_model.errors import DataError
+from glintru_model.errors import DataError, StorageError
 from glintru_model.files import atomic_file
 from glintru_model.training.results import EpochResult
 
@@ -69,7 +69,11 @@ def save_checkpoint(
         "parts": {name: part.state_dict() for name, part in parts.items()},
     }
     with atomic_file(directory / CHECKPOINT_FILE) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # its writer does not raise OSError
+            problem = str(error).splitlines()[0]
+            raise StorageError(f"{directory / CHECKPOINT_FILE}: cannot write, is the disk full? {problem}") from error
 
 
 def load_checkpoint(
