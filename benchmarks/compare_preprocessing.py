@@ -2,8 +2,11 @@
 
     python -m benchmarks.compare_preprocessing --work /scratch --peers peers/bin/python --rows 1000000 10000000
 
-Every package gets every log, each in a process of its own, until one fails or takes longer than `--limit-seconds`; what
-it completed last is compared per row with this package on the same log.
+The peers' environment: `pip install recbole==1.2.1 "rectools[torch]==0.19.0" "torch==2.13.0" "numpy<2" "pyarrow<22"`.
+
+Every package gets every log, each in a process of its own, until one fails, takes longer than `--limit-seconds` or
+holds more than 24 GiB of resident memory; what it
+completed last is compared per row with this package on the same log.
 """
 
 import argparse
