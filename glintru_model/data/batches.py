@@ -77,7 +77,7 @@ class TrainingBatches:
         Args:
             dataset: its training part alone is read.
             max_seq_len: inputs of a sample, at most.
-            batch_size: samples of a batch, on average.
+            batch_size: samples of a batch, on average, if long histories were cut as seldom as can be.
             every_position: one target a position, or one a sample.
             seed: of the batches' order.
             device: where batches are gathered.

@@ -4,6 +4,7 @@ An Arrow list array is this layout already, so a file is mapped, not read, and n
 Arrays may be read-only views of the mapped files.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -212,10 +213,8 @@ def _as_type(item_ids: pa.Array | list[Any], wanted: pa.DataType) -> pa.Array:
             item_ids = pa.array(item_ids, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # a list of mixed types
             item_ids = pa.array([None if item is None else str(item) for item in item_ids], pa.string())
-    try:
+    with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):  # not as a whole: id by id then
         return item_ids.cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
     primitive = pa.types.is_string(item_ids.type) or pa.types.is_floating(item_ids.type)
     if not (primitive and pa.types.is_integer(wanted)):
         return pa.nulls(len(item_ids), wanted)

@@ -57,15 +57,19 @@ def linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
 def linear_attention_newest(q_BHK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
     """Attend from one query of each history to all its steps, (B, H, K); k is zero at padding."""
     with torch.autocast(q_BHK.device.type, enabled=False):
-        attended: Tensor = (q_BHK * q_BHK.shape[-1] ** -0.5)[..., None, :] @ (k_BHLK.mT @ v_BHLK)
-    return attended.squeeze(-2)
+        return _read(q_BHK, k_BHLK.mT @ v_BHLK)
 
 
 def linear_attention_step(q_BHK: Tensor, k_BHK: Tensor, v_BHK: Tensor, state_BHKK: Tensor) -> tuple[Tensor, Tensor]:
     """Attend from the newest step of a causal history; returns its (B, H, K) and the next state."""
     state_BHKK = torch.addcmul(state_BHKK, k_BHK[..., :, None], v_BHK[..., None, :])
-    attended = (q_BHK * q_BHK.shape[-1] ** -0.5)[..., None, :] @ state_BHKK
-    return attended.squeeze(-2), state_BHKK
+    return _read(q_BHK, state_BHKK), state_BHKK
+
+
+def _read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:
+    """Attend from one query to the sum of k v^T over a history."""
+    attended: Tensor = (q_BHK * q_BHK.shape[-1] ** -0.5)[..., None, :] @ state_BHKK
+    return attended.squeeze(-2)
 
 
 class _CausalLinearAttention(torch.autograd.Function):

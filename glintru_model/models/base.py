@@ -98,10 +98,9 @@ class SequentialRecommender(nn.Module):
 
 
 def at_newest(x_LBD: Tensor, lengths_B: Tensor, back: int = 0) -> Tensor:
-    """Take from each history the row `back` steps before its newest one, (B, D); zeros where there is none."""
-    places_B = lengths_B - 1 - back
-    rows_BD = x_LBD[places_B.clamp_min(0), torch.arange(len(lengths_B), device=lengths_B.device)]
-    return rows_BD if back == 0 else rows_BD * (places_B >= 0)[:, None]
+    """Take from each history the row `back` steps before its newest one, (B, D); its oldest where there is none."""
+    places_B = (lengths_B - 1 - back).clamp_min(0)
+    return x_LBD[places_B, torch.arange(len(lengths_B), device=lengths_B.device)]
 
 
 def padding_mask(lengths_B: Tensor, length: int) -> Tensor:

@@ -176,7 +176,6 @@ class GlintruBlock(nn.Module):
         self.mlp_output = linear(dim, dim)
         self.dropout = Dropout(config.dropout_rate)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
-
         self.causal = config.variant == "causal"
 
     def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:

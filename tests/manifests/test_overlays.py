@@ -47,8 +47,13 @@ def find(objects, kind, name):
 def test_every_object_fits_its_schema(objects, version):
     import kubernetes_validate
 
+    problems = {}
     for o in objects:
-        kubernetes_validate.validate(o, version, strict=True)
+        try:
+            kubernetes_validate.validate(o, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            problems[o["kind"], o["metadata"]["name"]] = error.message
+    assert problems == {}
 
 
 def test_the_schema_check_finds_a_misspelt_field(objects):
