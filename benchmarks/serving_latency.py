@@ -136,7 +136,7 @@ def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--registered", nargs="*", default=[], help="registered models whose champions to serve")
+    parser.add_argument("--registered", nargs="+", default=[], help="registered models whose champions to serve")
     parser.add_argument("--num-items", type=int, default=10_000)
     parser.add_argument("--max-seq-len", type=int, default=200)
     parser.add_argument("--embedding-dim", type=int, default=64)
