@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +24,6 @@ class Block:
         users: their codes first..last, as a slice.
         offsets: where each one's events begin in the block, (u + 1,).
         codes, times: of the events, (n,).
-        places: each event's place in its user's history, from 0, (n,).
     """
 
     users: slice
@@ -33,20 +31,19 @@ class Block:
     codes: npt.NDArray[np.int32]
     times: Int64Array
 
-    @cached_property
-    def places(self) -> Int64Array:
-        """Each event's place in its user's history, from 0, (n,)."""
-        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+    def within(self, starts: Int64Array, ends: Int64Array) -> BoolArray:
+        """Tell which events stand at the places start..end - 1 of their user's history, (n,); both by user code."""
+        first, last = starts[self.users], ends[self.users]
+        spans = np.stack([first, last - first, np.diff(self.offsets) - last], axis=1)
+        return np.repeat(np.tile([False, True, False], len(first)), spans.ravel())
 
-    def spread(self, of_users: Int64Array) -> Int64Array:
-        """Give each event its user's value, (n,)."""
-        return np.repeat(of_users[self.users], np.diff(self.offsets))
-
-    def count(self, of_events: BoolArray) -> Int64Array:
-        """Count each user's events of which it is true, (u,)."""
+    def count(self, of_events: BoolArray, *ends: Int64Array) -> list[Int64Array]:
+        """Count each user's events of which it is true: all, and those before each of the ends, (u,) each."""
         before = np.zeros(len(of_events) + 1, dtype=np.int64)
         np.cumsum(of_events, out=before[1:])
-        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+        starts = self.offsets[:-1]
+        stops = [self.offsets[1:], *(starts + of_users[self.users] for of_users in ends)]
+        return [before[stop] - before[starts] for stop in stops]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +108,15 @@ class Histories:
 
     def _find_ends(self, cuts: Cuts) -> None:
         def find(block: Block) -> None:
-            self.train_ends[block.users] = block.count(block.times <= cuts.validation)
-            self.validation_ends[block.users] = block.count(block.times <= cuts.test)
+            [self.train_ends[block.users]] = block.count(block.times <= cuts.validation)
+            [self.validation_ends[block.users]] = block.count(block.times <= cuts.test)
 
         for _ in self.each_block(find):
             pass
 
     def is_train(self, block: Block) -> BoolArray:
         """Tell which events are training events that are kept, (n,)."""
-        kept: BoolArray = block.places < block.spread(self.train_ends)
-        if self.train_starts.any():
-            kept &= block.places >= block.spread(self.train_starts)
-        return kept
+        return block.within(self.train_starts, self.train_ends)
 
     def count_items(self, num_items: int, first: int, last: int) -> tuple[Int64Array, Int64Array, int]:
         """Count each item code's training events, all and those of the most recent tenth of all.
@@ -160,7 +154,7 @@ class Histories:
             owners = np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
             codes, times = block.codes, block.times
             if trims:
-                kept = np.flatnonzero(block.places >= block.spread(self.train_starts))
+                kept = block.within(self.train_starts, self.lengths)
                 owners, codes, times = owners[kept], codes[kept], times[kept]
             present[codes] = True
             return _count_repeats(owners, codes, num_items), _count_duplicates(owners, codes, times)
@@ -185,11 +179,9 @@ class Histories:
             indices = index_of_code[block.codes]
             kept = indices > 0
             if trims:
-                kept &= block.places >= block.spread(self.train_starts)
-            lengths[block.users] = block.count(kept)
-            train_ends[block.users] = block.count(kept & (block.places < block.spread(self.train_ends)))
-            valid = block.places < block.spread(self.validation_ends)
-            validation_ends[block.users] = block.count(kept & valid)
+                kept &= block.within(self.train_starts, self.lengths)
+            counted = block.count(kept, self.train_ends, self.validation_ends)
+            lengths[block.users], train_ends[block.users], validation_ends[block.users] = counted
             return indices[kept], len(indices)
 
         with path.open("wb") as file:
