@@ -1,0 +1,94 @@
+"""Logs larger than memory: the limit is obeyed, long histories are whole, a disk that fills up is named."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from glintru_model.config import IngestConfig, SequencesConfig
+from glintru_model.data.build import build_sequences
+from glintru_model.data.ingest import ingest
+from glintru_model.data.sequences import load_sequences
+from tests.unit.data.logs import NOON
+
+
+@pytest.mark.slow
+def test_a_user_with_a_million_events(tmp_path):
+    times = np.random.default_rng(0).permutation(1_000_000)
+    users = np.concatenate([np.full(1_000_000, 5), [4] * 4, [6] * 4])
+    table = pa.table(
+        {
+            "user_id": users,
+            "item_id": np.concatenate([times % 1000, [1, 2, 3, 4] * 2]),
+            "timestamp": np.concatenate([times, [1, 2, 3, 4] * 2]),
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    ingest(IngestConfig(source=str(tmp_path / "log.parquet")), tmp_path / "i", tmp_path / "d")
+    build_sequences(tmp_path / "i", tmp_path / "s", SequencesConfig())
+    dataset = load_sequences(tmp_path / "s")
+    assert np.diff(dataset.offsets).tolist() == [4, 1_000_000, 4]
+    ids = np.asarray(dataset.vocabulary.item_ids)[dataset.item_ids[4:1_000_004] - 1]
+    assert (ids == np.arange(1_000_000) % 1000).all()
+
+
+RUN = """
+    import json, resource, sys
+    from pathlib import Path
+    from glintru_model.config import IngestConfig, SequencesConfig
+    from glintru_model.data.build import build_sequences
+    from glintru_model.data.ingest import ingest
+    from glintru_model.errors import GlintruError
+    log, work, memory, file_limit = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    try:
+        if not (work / "i").exists():
+            ingest(IngestConfig(source=log, memory_gib=memory), work / "i", work / "d")
+        if file_limit:
+            import signal
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        build_sequences(work / "i", work / "s", SequencesConfig(k_core=2, memory_gib=memory))
+    except GlintruError as error:
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"peak": peak, "spilled": True}))
+"""
+
+
+def run_apart(log, work, memory, file_limit=0):
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(log), str(work), str(memory), str(file_limit)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory):
+    """Thirty million events: over a gigabyte as they are sorted."""
+    folder = tmp_path_factory.mktemp("large")
+    for part in range(6):
+        rng = np.random.default_rng(part)
+        size = 5_000_000
+        columns = {"user_id": rng.integers(0, 300_000, size), "item_id": rng.integers(0, 50_000, size)}
+        pq.write_table(
+            pa.table({**columns, "timestamp": rng.integers(NOON, NOON + 10**7, size)}), folder / f"{part}.parquet"
+        )
+    return folder
+
+
+@pytest.mark.slow
+def test_the_memory_limit_is_obeyed_and_the_disk_that_fills_is_named(large_log, tmp_path):
+    found = run_apart(large_log, tmp_path, memory=1)
+    assert found.get("peak", 1e12) <= 1.0 * 2**30, found
+    before = (tmp_path / "s" / "manifest.json").read_bytes()
+    # No file may grow over 32 MB: what would be spilled, and what would be written, meets a disk that is full.
+    failed = run_apart(large_log, tmp_path, memory=1, file_limit=32 << 20)
+    assert failed["kind"] == "StorageError", failed
+    assert "\\n" not in failed["error"]
+    assert (tmp_path / "s" / "manifest.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp"))
