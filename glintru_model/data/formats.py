@@ -123,6 +123,11 @@ def open_log(connection: Any, files: Sequence[Path], form: LogFormat, columns: C
     return OpenLog(has_rating, form.kind != "parquet", tuple(found[0]), tuple(files))
 
 
+def place_of(log_order: int) -> tuple[int, int]:
+    """Tell which of a Parquet log's files, and which row in it, has this place in the log; both from 0."""
+    return log_order >> _ROW_BITS, log_order & ((1 << _ROW_BITS) - 1)
+
+
 def open_titles(connection: Any, path: Path, form: LogFormat, item_id: str, title: str) -> None:
     """Create the view `all_titles` (item_id, title), both text.
 

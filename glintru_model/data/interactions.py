@@ -6,7 +6,7 @@ from typing import Any
 
 from glintru_model.config import IngestConfig, seconds_of
 from glintru_model.data.engine import one_row, watched
-from glintru_model.data.formats import OpenLog
+from glintru_model.data.formats import OpenLog, place_of
 from glintru_model.data.rules import UNIT_NAMES, Answers, ColumnRule, id_rule, rating_rule, timestamp_rule
 from glintru_model.errors import DataError
 from glintru_model.layout import INTERACTIONS_FILE, ITEMS_FILE
@@ -133,6 +133,9 @@ def _refuse(connection: Any, log: OpenLog, refusals: list[tuple[str, str, str]])
 
 def _place(connection: Any, log: OpenLog, order: int) -> str:
     """Name the file and the row in it (from 1, a header not counted)."""
+    if not log.is_text:
+        number, row = place_of(order)
+        return f"{log.files[number]}: row {row + 1}"
     query = """SELECT file, (SELECT count(*) FROM raw AS earlier WHERE earlier.file = here.file AND log_order <= $order)
                FROM (SELECT file FROM raw WHERE log_order = $order) AS here"""
     file, row = one_row(connection, query, {"order": order})

@@ -64,10 +64,10 @@ def test_ids_that_are_numbers_in_one_csv_and_text_in_another_are_text(write, ing
 def test_seconds_and_milliseconds_in_one_log(write, refused, tmp_path, kind):
     if kind == "csv":
         write("1.csv", HEADER + f"u,i,{NOON}\n")
-        second = write("2.csv", HEADER + f"u,i,{NOON}\nu,i,{NOON}000\n")
+        second = write("2.csv", HEADER + f"u,i,{NOON}\nu,i,{NOON}000\nu,i,{NOON}\n")
     else:
         write("1.parquet", **good())
-        second = write("2.parquet", **{**good(2), "timestamp": [NOON, NOON * 1000]})
+        second = write("2.parquet", **{**good(3), "timestamp": [NOON, NOON * 1000, NOON]})
     assert refused(tmp_path / "log") == (
         f"{second}: row 2: timestamp is {NOON * 1000 if kind == 'parquet' else repr(str(NOON * 1000))}, "
         "it looks like milliseconds where others look like seconds"
