@@ -1,6 +1,6 @@
-"""Parquet to finished sequences at 10 M and 100 M interactions: rate, CPU, peak memory; each size in its own process.
+"""Parquet to finished sequences at 10, 30 and 100 M interactions: rate, CPU, peak memory; each size in its own process.
 
-    python -m benchmarks.data_at_scale --work /scratch [--rows 10000000 100000000] [--output results.json]
+    python -m benchmarks.data_at_scale --work /scratch [--rows 10000000 30000000 100000000] [--output results.json]
 
 A second mode measures one run and prints it as JSON; the first calls it.
 """
@@ -98,7 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for logs and results, about 8 GB for 100 M rows"
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000_000, 100_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000_000, 30_000_000, 100_000_000])
     parser.add_argument("--memory-gib", type=float, default=5.0)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/data_at_scale.json"))
     parser.add_argument("--single", type=Path, default=None, help=argparse.SUPPRESS)
