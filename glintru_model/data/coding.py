@@ -86,8 +86,8 @@ class CodedLog:
         count = 0
         with users.path.open("wb") as user_file, items.path.open("wb") as item_file:
             for batch in stream(self._connection, query, "count events", self.total):
-                batch.column(0).to_numpy().tofile(user_file)
-                batch.column(1).to_numpy().tofile(item_file)
+                user_file.write(batch.column(0).to_numpy().data)
+                item_file.write(batch.column(1).to_numpy().data)
                 count += batch.num_rows
         return users, items, count
 
@@ -109,8 +109,8 @@ class CodedLog:
                 users = batch.column(0).to_numpy()
                 first, last = int(users[0]), int(users[-1])
                 lengths[first : last + 1] += np.bincount(users - first, minlength=last - first + 1)
-                batch.column(1).to_numpy().tofile(code_file)
-                self._keys(batch.column(2)).tofile(time_file)
+                code_file.write(batch.column(1).to_numpy().data)
+                time_file.write(self._keys(batch.column(2)).data)
         return OrderedEvents(lengths, codes, times)
 
     def _number(self, name: str) -> pa.Array:

@@ -107,8 +107,11 @@ def one_row(connection: Any, query: str, parameters: Any = None) -> tuple[Any, .
 def _one_line(error: Exception) -> str:
     """Keep what went wrong and where; leave out the advice on DuckDB's own options."""
     # DuckDB counts the lines of JSON from 2; a test notices when it no longer does.
+    refused = re.search(r'Could not write file \\?"(.+?)\\?": ([^"]+)', str(error))
+    if refused:
+        return f"cannot write {refused[1]}: {refused[2]}"
     text = re.sub(r"(Malformed JSON .* in line )(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", str(error))
     file = re.search(r"^\s*file = (.+?)\s*$", text, re.MULTILINE)
-    reason = re.split(r"\n+\s*(?:Possible |file = |LINE )", text)[0]
+    reason = re.split(r"\n+\s*(?:Possible |file = |LINE )|\s+This limit was set by ", text)[0]
     reason = " ".join(reason.split()).removeprefix("Invalid Input Error: ")
     return f"{file.group(1)}: {reason}" if file and file.group(1) not in reason else reason

@@ -1,9 +1,11 @@
 """Logs larger than memory: the limit is obeyed, long histories are whole, a disk that fills up is named."""
 
 import json
+import resource
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +14,10 @@ import pytest
 
 from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
+from glintru_model.data.engine import open_engine, stream
 from glintru_model.data.ingest import ingest
 from glintru_model.data.sequences import load_sequences
+from glintru_model.errors import StorageError
 from tests.unit.data.logs import NOON
 
 
@@ -35,6 +39,49 @@ def test_a_user_with_a_million_events(tmp_path):
     assert np.diff(dataset.offsets).tolist() == [4, 1_000_000, 4]
     ids = np.asarray(dataset.vocabulary.item_ids)[dataset.item_ids[4:1_000_004] - 1]
     assert (ids == np.arange(1_000_000) % 1000).all()
+
+
+@contextmanager
+def no_file_over(num_bytes):
+    """Let no file of this process grow larger: it meets what a full disk would say, in other words."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_is_named_in_plain_words(tmp_path):
+    rng, count = np.random.default_rng(0), 200_000
+    columns = {"user_id": rng.integers(0, 5_000, count), "item_id": rng.integers(0, 900, count)}
+    log = tmp_path / "log.parquet"
+    pq.write_table(pa.table({**columns, "timestamp": rng.integers(NOON, NOON + 10**7, count)}), log)
+    config = IngestConfig(source=str(log))
+    with no_file_over(200_000), pytest.raises(StorageError) as caught:
+        ingest(config, tmp_path / "i", tmp_path / "d")
+    assert str(caught.value).startswith(f"{log}: cannot write {tmp_path}/.i.")
+    assert str(caught.value).endswith(".tmp/interactions.parquet: File too large")
+    ingest(config, tmp_path / "i", tmp_path / "d")
+    with no_file_over(200_000), pytest.raises(StorageError) as caught:
+        build_sequences(tmp_path / "i", tmp_path / "s", SequencesConfig())
+    assert str(caught.value) == f"{tmp_path}/s: cannot write: File too large"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["i", "log.parquet"]
+
+
+def test_a_spill_that_does_not_fit_is_named_without_advice_on_the_engine(tmp_path):
+    def sort():
+        with open_engine(tmp_path / "spill", "the log", 1) as connection:
+            connection.execute("SET memory_limit = '40MiB'")
+            connection.execute("SET max_temp_directory_size = '1MiB'")
+            for _ in stream(connection, "SELECT i, hash(i) AS h FROM range(3_000_000) AS numbers(i) ORDER BY h"):
+                pass
+
+    with pytest.raises(StorageError) as caught:
+        sort()
+    message = str(caught.value)
+    assert message.startswith("the log: memory and disk ran out under memory_gib 1: ")
+    assert "max_temp_directory_size" not in message
 
 
 RUN = """
