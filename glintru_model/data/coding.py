@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from glintru_model.data.columns import ColumnFile
-from glintru_model.data.engine import one_row, stream
+from glintru_model.data.engine import literal, one_row, stream
 from glintru_model.errors import DataError
 
 Int64Array = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class CodedLog:
     def __init__(self, connection: Any, source: Path) -> None:
         """Open the file and number its ids."""
         self._connection = connection
-        view = connection.read_parquet(str(source), file_row_number=True)
+        view = connection.read_parquet(literal(source), file_row_number=True)
         kinds = dict(zip(view.columns, map(str, view.types), strict=True))
         missing = [name for name in ("user_id", "item_id", "timestamp") if name not in kinds]
         if missing:

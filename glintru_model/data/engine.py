@@ -1,5 +1,6 @@
 """DuckDB as this package uses it: out of core, within a memory limit, ordered, offline, with its progress shown."""
 
+import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ def open_engine(spill_directory: Path, what: str, memory_gib: float) -> Iterator
         raise kind(f"{what}: {_one_line(error)}") from error
     finally:
         connection.close()
+
+
+def literal(path: Path) -> str:
+    """Write a path so that DuckDB takes `*`, `?` and `[` in it as they are, not as a pattern that other files match."""
+    return glob.escape(str(path))
 
 
 def stream(connection: Any, query: str, what: str = "", total: int = 0) -> Iterator[pa.RecordBatch]:

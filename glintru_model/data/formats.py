@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 
 from glintru_model.config import ColumnMapping
+from glintru_model.data.engine import literal
 from glintru_model.errors import DataError
 
 _FILE_COLUMN = "__source_file"
@@ -146,7 +147,7 @@ def open_titles(connection: Any, path: Path, form: LogFormat, item_id: str, titl
 
 
 def _relation(connection: Any, files: Sequence[Path], names: list[str], form: LogFormat, wanted: dict[str, str]) -> Any:
-    paths = [str(path) for path in files]
+    paths = [literal(path) for path in files]
     partitioned = not set(wanted.values()) <= set(names)  # a column that no file has is a key of the folders
     if form.kind == "parquet":
         return connection.sql(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from glintru_model.config import IngestConfig, seconds_of
-from glintru_model.data.engine import one_row, watched
+from glintru_model.data.engine import literal, one_row, watched
 from glintru_model.data.formats import OpenLog, place_of
 from glintru_model.data.rules import UNIT_NAMES, Answers, ColumnRule, id_rule, rating_rule, timestamp_rule
 from glintru_model.errors import DataError
@@ -50,7 +50,7 @@ def read_events(connection: Any, log: OpenLog, config: IngestConfig, work: Path)
     """
     if log.is_text:
         connection.sql("SELECT * FROM log").write_parquet(str(work / "raw.parquet"), compression="lz4")
-        raw = connection.read_parquet(str(work / "raw.parquet"), file_row_number=True)
+        raw = connection.read_parquet(literal(work / "raw.parquet"), file_row_number=True)
         raw.select("* EXCLUDE (file_row_number), file_row_number AS log_order").create_view("raw")
     else:
         connection.execute("CREATE VIEW raw AS SELECT * FROM log")

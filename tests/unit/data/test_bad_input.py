@@ -1,11 +1,14 @@
 """What a log of many files can have wrong with it: each a clear error or a stated rule, and nothing half-written."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glintru_model.config import SequencesConfig
+from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
+from glintru_model.data.ingest import ingest
 from glintru_model.errors import DataError
 from tests.unit.data.logs import HEADER, NOON, good
 
@@ -148,6 +151,26 @@ def test_a_key_of_the_folders_may_be_a_column(write, ingested, refused, tmp_path
 def test_a_column_wins_over_a_key_of_the_folders(write, ingested, tmp_path):
     write("user_id=9/1.parquet", **good())
     assert [row["user_id"] for row in ingested(tmp_path / "log")[0]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_name_that_could_be_a_pattern_is_a_name(tmp_path, kind):
+    for folder, user in (("log*", 1), ("log-other", 2)):
+        for name in ("day[1]", "day1"):
+            path = tmp_path / folder / f"{name}.{kind}"
+            path.parent.mkdir(exist_ok=True)
+            row = {"user_id": user, "item_id": name, "timestamp": NOON}
+            if kind == "parquet":
+                pq.write_table(pa.Table.from_pylist([row]), path)
+            else:
+                path.write_text(HEADER + f"{user},{name},{NOON}\n" if kind == "csv" else json.dumps(row) + "\n")
+    output = tmp_path / "out[1]*"
+    (tmp_path / "out1").mkdir()
+    pq.write_table(pa.table(good()), tmp_path / "out1" / "interactions.parquet")
+    report = ingest(IngestConfig(source=f"{tmp_path}/log*/"), output, tmp_path / "downloads")
+    rows = pq.read_table(output / "interactions.parquet").to_pylist()
+    assert [(row["user_id"], row["item_id"]) for row in rows] == [(1, "day1"), (1, "day[1]")]
+    assert report["counts"]["num_interactions"] == 2
 
 
 def test_a_thousand_files(write, ingested, tmp_path):
