@@ -59,6 +59,11 @@ class CodedLog:
         self.total, first, last = one_row(connection, "SELECT count(*), min(timestamp), max(timestamp) FROM log")
         self.first, self.last = (self.time_key(value or 0) for value in (first, last))
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the ids, those of them that are chosen, and three counters of each take."""
+        return 2 * int(self.users.nbytes + self.items.nbytes) + 24 * (len(self.users) + len(self.items))
+
     def time_key(self, time: float) -> int:
         """Return the key of a time in the log's unit."""
         return int(np.float64(time).view(np.int64)) if self.is_fractional else int(time)
@@ -99,6 +104,7 @@ class CodedLog:
                 rows = rows.append_column(f"{name}_id", ids.filter(pa.array(chosen)))
                 self._connection.execute(f"DROP TABLE {name}_codes")
                 self._connection.from_arrow(rows).create(f"{name}_codes")
+                del rows  # the sort needs its memory
         query = """SELECT user_code, item_code, timestamp
                    FROM log JOIN user_codes USING (user_id) JOIN item_codes USING (item_id)
                    ORDER BY user_code, timestamp, file_row_number"""

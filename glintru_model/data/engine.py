@@ -14,6 +14,7 @@ from glintru_model.errors import DataError, StorageError
 from glintru_model.progress import Progress
 
 _ENGINE_SHARE = 0.65  # of the memory limit; the rest is for what Arrow and numpy hold of a chunk, and the process
+_PROCESS_GIB = 0.2  # what the process holds before it reads anything, with one chunk
 _ROWS_PER_BATCH = 1_000_000
 _DISK_IS_FULL = ("No space left", "File too large", "Disk quota", "Could not write all bytes")
 
@@ -61,6 +62,20 @@ def open_engine(spill_directory: Path, what: str, memory_gib: float) -> Iterator
         raise kind(f"{what}: {_one_line(error)}") from error
     finally:
         connection.close()
+
+
+def leave_room(connection: Any, memory_gib: float, held_bytes: int) -> None:
+    """Lower the engine's share by what is held beside it beyond the rest of the limit; never below a fifth of it.
+
+    Args:
+        connection: the engine.
+        memory_gib: what the whole process may use.
+        held_bytes: ids, counters and the like, in Arrow and numpy.
+    """
+    spare = memory_gib * (1 - _ENGINE_SHARE) - _PROCESS_GIB
+    excess = max(0.0, held_bytes / 2**30 - spare)
+    share = max(memory_gib * _ENGINE_SHARE - excess, memory_gib / 5)
+    connection.execute(f"SET memory_limit = '{int(share * 1024)}MiB'")
 
 
 def literal(path: Path) -> str:

@@ -51,7 +51,8 @@ def find_core(
         gone_users, gone_items = kept_users & (user_counts < least), kept_items & (item_counts < least)
         kept_users &= ~gone_users
         kept_items &= ~gone_items
-    say(f"k_core {least}: {int(kept_users.sum()):,} users and {int(kept_items.sum()):,} items left, {rounds} round{'' if rounds == 1 else 's'}")
+    said = f"{rounds} round{'' if rounds == 1 else 's'}"
+    say(f"k_core {least}: {int(kept_users.sum()):,} users and {int(kept_items.sum()):,} items left, {said}")
     return kept_users, kept_items
 
 

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
-from glintru_model.data.engine import open_engine, stream
+from glintru_model.data.engine import leave_room, one_row, open_engine, stream
 from glintru_model.data.ingest import ingest
 from glintru_model.data.sequences import load_sequences
 from glintru_model.errors import StorageError
@@ -84,6 +85,16 @@ def test_a_spill_that_does_not_fit_is_named_without_advice_on_the_engine(tmp_pat
     assert "max_temp_directory_size" not in message
 
 
+@pytest.mark.parametrize(("held_mib", "share_mib"), [(0, 665), (100, 665), (353, 465), (4_000, 204)])
+def test_what_is_held_beside_the_engine_is_taken_from_its_share(tmp_path, held_mib, share_mib):
+    with open_engine(tmp_path / "spill", "the log", 1) as connection:
+        leave_room(connection, 1, held_mib << 20)
+        [found] = one_row(connection, "SELECT current_setting('memory_limit')")
+    number, unit = found.split()
+    assert unit == "MiB"
+    assert float(number) == pytest.approx(share_mib, abs=1)
+
+
 RUN = """
     import json, resource, sys
     from pathlib import Path
@@ -139,3 +150,16 @@ def test_the_memory_limit_is_obeyed_and_the_disk_that_fills_is_named(large_log, 
     assert "\\n" not in failed["error"]
     assert (tmp_path / "s" / "manifest.json").read_bytes() == before
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.slow
+def test_the_memory_limit_is_obeyed_with_long_text_ids(tmp_path):
+    rng, count = np.random.default_rng(0), 6_000_000
+    columns = {"user_id": rng.integers(0, 4_000_000, count), "item_id": rng.integers(0, 1_000_000, count)}
+    text = {
+        name: pc.binary_join_element_wise("0" * 24, pa.array(numbers).cast(pa.string()), "-")
+        for name, numbers in columns.items()
+    }
+    pq.write_table(pa.table({**text, "timestamp": rng.integers(NOON, NOON + 10**7, count)}), tmp_path / "log.parquet")
+    found = run_apart(tmp_path / "log.parquet", tmp_path, memory=1)
+    assert found.get("peak", 1e12) <= 1.0 * 2**30, found
