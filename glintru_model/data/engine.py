@@ -73,9 +73,10 @@ def leave_room(connection: Any, memory_gib: float, held_bytes: int) -> None:
         held_bytes: ids, counters and the like, in Arrow and numpy.
     """
     spare = memory_gib * (1 - _ENGINE_SHARE) - _PROCESS_GIB
-    excess = max(0.0, held_bytes / 2**30 - spare)
-    share = max(memory_gib * _ENGINE_SHARE - excess, memory_gib / 5)
-    connection.execute(f"SET memory_limit = '{int(share * 1024)}MiB'")
+    excess = held_bytes / 2**30 - spare
+    if excess > 0:
+        share = max(memory_gib * _ENGINE_SHARE - excess, memory_gib / 5)
+        connection.execute(f"SET memory_limit = '{int(share * 1024)}MiB'")
 
 
 def literal(path: Path) -> str:
