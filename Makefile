@@ -86,8 +86,12 @@ test-e2e: $(VENV)/test.stamp ## Prove the cluster's parts on this machine: image
 	$(BIN)/python -m pytest -m cluster -v -s -rs tests/e2e_cluster
 
 .PHONY: benchmark-data
-benchmark-data: $(VENV)/test.stamp ## Time Parquet to sequences at 10 M and 100 M rows (WORK=folder, about 8 GB)
+benchmark-data: $(VENV)/test.stamp ## Time Parquet to sequences at 10, 30 and 100 M rows (WORK=folder, about 8 GB)
 	$(BIN)/python -m benchmarks.data_at_scale --work "$(WORK)"
+
+.PHONY: benchmark-preprocessing
+benchmark-preprocessing: $(VENV)/test.stamp build/peers/bin/python ## Time it beside RecTools and RecBole, up to what each completes (WORK=folder)
+	$(BIN)/python -m benchmarks.compare_preprocessing --peers build/peers/bin/python --work "$(WORK)"
 
 .PHONY: benchmark-models
 benchmark-models: $(VENV)/test.stamp build/peers/bin/python ## Time training and top-10 beside RecTools and RecBole (LOGS="log.parquet:200:0.08")

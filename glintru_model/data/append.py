@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glintru_model.data.engine import one_row
+from glintru_model.data.engine import literal, one_row
 from glintru_model.data.interactions import INTERACTIONS_FILE
 from glintru_model.errors import DataError
 from glintru_model.progress import say
@@ -52,8 +52,8 @@ def append_events(connection: Any, path: Path, earlier_dir: Path, work: Path) ->
         raise DataError(f"append_to {str(earlier_dir)!r}: no {INTERACTIONS_FILE} there, expected the output of ingest")
     later = work / "later.parquet"
     os.replace(path, later)
-    before = connection.read_parquet(str(earlier))
-    after = connection.read_parquet(str(later), file_row_number=True)
+    before = connection.read_parquet(literal(earlier))
+    after = connection.read_parquet(literal(later), file_row_number=True)
     kinds = dict(zip(before.columns, map(str, before.types), strict=True))
     for name, kind in zip(after.columns, map(str, after.types), strict=True):
         if name in ("user_id", "item_id") and kinds.get(name) != kind:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from glintru_model.config import SequencesConfig
 from glintru_model.data.coding import BoolArray, CodedLog, Int64Array
-from glintru_model.data.engine import open_engine
+from glintru_model.data.engine import leave_room, open_engine
 from glintru_model.data.expectations import verdict_on
 from glintru_model.data.hashing import hash_batches
 from glintru_model.data.histories import Histories
@@ -63,7 +63,9 @@ def build_sequences(interactions_dir: Path, output_dir: Path, config: SequencesC
         work = temporary / "work"
         work.mkdir()
         with open_engine(work / "spill", str(source), config.memory_gib) as connection:
-            build = _Build(CodedLog(connection, source), config, work)
+            log = CodedLog(connection, source)
+            leave_room(connection, config.memory_gib, log.held_bytes)
+            build = _Build(log, config, work)
         manifest = build.write(temporary, interactions_dir)
         shutil.rmtree(work)
     return manifest

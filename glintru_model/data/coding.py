@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from glintru_model.data.columns import ColumnFile
-from glintru_model.data.engine import one_row, stream
+from glintru_model.data.engine import literal, one_row, stream
 from glintru_model.errors import DataError
 
 Int64Array = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class CodedLog:
     def __init__(self, connection: Any, source: Path) -> None:
         """Open the file and number its ids."""
         self._connection = connection
-        view = connection.read_parquet(str(source), file_row_number=True)
+        view = connection.read_parquet(literal(source), file_row_number=True)
         kinds = dict(zip(view.columns, map(str, view.types), strict=True))
         missing = [name for name in ("user_id", "item_id", "timestamp") if name not in kinds]
         if missing:
@@ -58,6 +58,11 @@ class CodedLog:
         self.users, self.items = self._number("user"), self._number("item")
         self.total, first, last = one_row(connection, "SELECT count(*), min(timestamp), max(timestamp) FROM log")
         self.first, self.last = (self.time_key(value or 0) for value in (first, last))
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the ids, those of them that are chosen, and three counters of each take."""
+        return 2 * int(self.users.nbytes + self.items.nbytes) + 24 * (len(self.users) + len(self.items))
 
     def time_key(self, time: float) -> int:
         """Return the key of a time in the log's unit."""
@@ -86,8 +91,8 @@ class CodedLog:
         count = 0
         with users.path.open("wb") as user_file, items.path.open("wb") as item_file:
             for batch in stream(self._connection, query, "count events", self.total):
-                batch.column(0).to_numpy().tofile(user_file)
-                batch.column(1).to_numpy().tofile(item_file)
+                user_file.write(batch.column(0).to_numpy().data)
+                item_file.write(batch.column(1).to_numpy().data)
                 count += batch.num_rows
         return users, items, count
 
@@ -99,6 +104,7 @@ class CodedLog:
                 rows = rows.append_column(f"{name}_id", ids.filter(pa.array(chosen)))
                 self._connection.execute(f"DROP TABLE {name}_codes")
                 self._connection.from_arrow(rows).create(f"{name}_codes")
+                del rows  # the sort needs its memory
         query = """SELECT user_code, item_code, timestamp
                    FROM log JOIN user_codes USING (user_id) JOIN item_codes USING (item_id)
                    ORDER BY user_code, timestamp, file_row_number"""
@@ -109,8 +115,8 @@ class CodedLog:
                 users = batch.column(0).to_numpy()
                 first, last = int(users[0]), int(users[-1])
                 lengths[first : last + 1] += np.bincount(users - first, minlength=last - first + 1)
-                batch.column(1).to_numpy().tofile(code_file)
-                self._keys(batch.column(2)).tofile(time_file)
+                code_file.write(batch.column(1).to_numpy().data)
+                time_file.write(self._keys(batch.column(2)).data)
         return OrderedEvents(lengths, codes, times)
 
     def _number(self, name: str) -> pa.Array:

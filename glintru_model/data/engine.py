@@ -1,5 +1,6 @@
 """DuckDB as this package uses it: out of core, within a memory limit, ordered, offline, with its progress shown."""
 
+import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from glintru_model.errors import DataError, StorageError
 from glintru_model.progress import Progress
 
 _ENGINE_SHARE = 0.65  # of the memory limit; the rest is for what Arrow and numpy hold of a chunk, and the process
+_PROCESS_GIB = 0.2  # what the process holds before it reads anything, with one chunk
 _ROWS_PER_BATCH = 1_000_000
 _DISK_IS_FULL = ("No space left", "File too large", "Disk quota", "Could not write all bytes")
 
@@ -62,6 +64,26 @@ def open_engine(spill_directory: Path, what: str, memory_gib: float) -> Iterator
         connection.close()
 
 
+def leave_room(connection: Any, memory_gib: float, held_bytes: int) -> None:
+    """Lower the engine's share by what is held beside it beyond the rest of the limit; never below a fifth of it.
+
+    Args:
+        connection: the engine.
+        memory_gib: what the whole process may use.
+        held_bytes: ids, counters and the like, in Arrow and numpy.
+    """
+    spare = memory_gib * (1 - _ENGINE_SHARE) - _PROCESS_GIB
+    excess = held_bytes / 2**30 - spare
+    if excess > 0:
+        share = max(memory_gib * _ENGINE_SHARE - excess, memory_gib / 5)
+        connection.execute(f"SET memory_limit = '{int(share * 1024)}MiB'")
+
+
+def literal(path: Path) -> str:
+    """Write a path so that DuckDB takes `*`, `?` and `[` in it as they are, not as a pattern that other files match."""
+    return glob.escape(str(path))
+
+
 def stream(connection: Any, query: str, what: str = "", total: int = 0) -> Iterator[pa.RecordBatch]:
     """Run a query and yield its rows batch by batch, in order.
 
@@ -107,8 +129,11 @@ def one_row(connection: Any, query: str, parameters: Any = None) -> tuple[Any, .
 def _one_line(error: Exception) -> str:
     """Keep what went wrong and where; leave out the advice on DuckDB's own options."""
     # DuckDB counts the lines of JSON from 2; a test notices when it no longer does.
+    refused = re.search(r'Could not write file \\?"(.+?)\\?": ([^"]+)', str(error))
+    if refused:
+        return f"cannot write {refused[1]}: {refused[2]}"
     text = re.sub(r"(Malformed JSON .* in line )(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", str(error))
     file = re.search(r"^\s*file = (.+?)\s*$", text, re.MULTILINE)
-    reason = re.split(r"\n+\s*(?:Possible |file = |LINE )", text)[0]
+    reason = re.split(r"\n+\s*(?:Possible |file = |LINE )|\s+This limit was set by ", text)[0]
     reason = " ".join(reason.split()).removeprefix("Invalid Input Error: ")
     return f"{file.group(1)}: {reason}" if file and file.group(1) not in reason else reason

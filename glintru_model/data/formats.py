@@ -6,6 +6,7 @@ Text is read as text: what is a number is decided later over the whole column, n
 import codecs
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import pyarrow as pa
+
 from glintru_model.config import ColumnMapping
+from glintru_model.data.engine import literal
 from glintru_model.errors import DataError
 
 _FILE_COLUMN = "__source_file"
 _ROW_BITS = 40  # of an event's place in the log; the bits above it count the files
-_GZIP_MAGIC = b"\x1f\x8b"
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class OpenLog:
 
 
 def format_of(name: str) -> str | None:
-    """Tell the format from a file's name, `.gz` aside; None where the name does not tell."""
-    return _SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
+    """Tell the format from a file's name, `.gz` and `.zst` aside; None where the name does not tell."""
+    return _SUFFIXES.get(Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix)
 
 
 def known_suffixes() -> str:
@@ -123,6 +127,11 @@ def open_log(connection: Any, files: Sequence[Path], form: LogFormat, columns: C
     return OpenLog(has_rating, form.kind != "parquet", tuple(found[0]), tuple(files))
 
 
+def place_of(log_order: int) -> tuple[int, int]:
+    """Tell which of a Parquet log's files, and which row in it, has this place in the log; both from 0."""
+    return log_order >> _ROW_BITS, log_order & ((1 << _ROW_BITS) - 1)
+
+
 def open_titles(connection: Any, path: Path, form: LogFormat, item_id: str, title: str) -> None:
     """Create the view `all_titles` (item_id, title), both text.
 
@@ -138,7 +147,7 @@ def open_titles(connection: Any, path: Path, form: LogFormat, item_id: str, titl
 
 
 def _relation(connection: Any, files: Sequence[Path], names: list[str], form: LogFormat, wanted: dict[str, str]) -> Any:
-    paths = [str(path) for path in files]
+    paths = [literal(path) for path in files]
     partitioned = not set(wanted.values()) <= set(names)  # a column that no file has is a key of the folders
     if form.kind == "parquet":
         return connection.sql(
@@ -146,7 +155,7 @@ def _relation(connection: Any, files: Sequence[Path], names: list[str], form: Lo
                hive_partitioning = $partitioned, hive_types_autocast = false)""",
             params={"files": paths, "file_column": _FILE_COLUMN, "partitioned": partitioned},
         )
-    compression = "gzip" if _is_gzip(files[0]) else "none"
+    compression = _compression(files[0])
     if form.kind == "jsonl":
         return connection.sql(
             """SELECT * FROM read_json($files, format = 'newline_delimited', columns = $columns,
@@ -203,7 +212,7 @@ def _refuse_mixed(files: Sequence[Path], found: list[list[str]], form: LogFormat
                         f"{path}: column {name!r} is {schema.field(name).type}, "
                         f"in {files[0]} it is {first.field(name).type}"
                     )
-    if form.kind != "parquet" and len({_is_gzip(path) for path in files}) > 1:
+    if form.kind != "parquet" and len({_compression(path) for path in files}) > 1:
         raise DataError(f"{files[0].parent}: some files are compressed and some are not, expected all alike")
 
 
@@ -256,7 +265,6 @@ def _json_keys(path: Path, file: IO[str]) -> list[str]:
 
 
 def _parquet_schema(path: Path) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -266,14 +274,17 @@ def _parquet_schema(path: Path) -> Any:
         raise DataError(f"{path}: {reason}") from error
 
 
-def _is_gzip(path: Path) -> bool:
+def _compression(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(2) == _GZIP_MAGIC
+        return _MAGIC.get(file.read(2), "none")
 
 
 def _open_text(path: Path, encoding: str) -> IO[str]:
     # A byte order mark is no part of the first column's name.
     encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    if _is_gzip(path):
+    compression = _compression(path)
+    if compression == "gzip":
         return gzip.open(path, "rt", encoding=encoding, newline="")
+    if compression == "zstd":
+        return io.TextIOWrapper(pa.CompressedInputStream(str(path), compression), encoding=encoding, newline="")
     return path.open(encoding=encoding, newline="")

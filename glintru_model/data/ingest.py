@@ -8,7 +8,7 @@ from typing import Any
 from glintru_model.config import IngestConfig
 from glintru_model.data.append import append_events
 from glintru_model.data.catalog import CatalogEntry
-from glintru_model.data.engine import open_engine
+from glintru_model.data.engine import literal, open_engine
 from glintru_model.data.expectations import refuse_unexpected, verdict_on
 from glintru_model.data.fetch import Fetched, fetch
 from glintru_model.data.formats import open_log, open_titles
@@ -101,7 +101,7 @@ def _clean(
     cleaning.run(config, entry.min_count if entry else 0)
     cleaning.write(path, read.num_rows)
     appended = append_events(connection, path, Path(config.append_to), work) if config.append_to else None
-    connection.read_parquet(str(path)).create_view("events")
+    connection.read_parquet(literal(path)).create_view("events")
     counts = count_events(connection)
     steps = cleaning.finish(*(appended.counts if appended else counts))
     if appended:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from glintru_model.config import IngestConfig, seconds_of
-from glintru_model.data.engine import one_row, watched
-from glintru_model.data.formats import OpenLog
+from glintru_model.data.engine import literal, one_row, watched
+from glintru_model.data.formats import OpenLog, place_of
 from glintru_model.data.rules import UNIT_NAMES, Answers, ColumnRule, id_rule, rating_rule, timestamp_rule
 from glintru_model.errors import DataError
 from glintru_model.layout import INTERACTIONS_FILE, ITEMS_FILE
@@ -50,7 +50,7 @@ def read_events(connection: Any, log: OpenLog, config: IngestConfig, work: Path)
     """
     if log.is_text:
         connection.sql("SELECT * FROM log").write_parquet(str(work / "raw.parquet"), compression="lz4")
-        raw = connection.read_parquet(str(work / "raw.parquet"), file_row_number=True)
+        raw = connection.read_parquet(literal(work / "raw.parquet"), file_row_number=True)
         raw.select("* EXCLUDE (file_row_number), file_row_number AS log_order").create_view("raw")
     else:
         connection.execute("CREATE VIEW raw AS SELECT * FROM log")
@@ -133,6 +133,9 @@ def _refuse(connection: Any, log: OpenLog, refusals: list[tuple[str, str, str]])
 
 def _place(connection: Any, log: OpenLog, order: int) -> str:
     """Name the file and the row in it (from 1, a header not counted)."""
+    if not log.is_text:
+        number, row = place_of(order)
+        return f"{log.files[number]}: row {row + 1}"
     query = """SELECT file, (SELECT count(*) FROM raw AS earlier WHERE earlier.file = here.file AND log_order <= $order)
                FROM (SELECT file FROM raw WHERE log_order = $order) AS here"""
     file, row = one_row(connection, query, {"order": order})

@@ -105,6 +105,10 @@ def _add_quality(page: Page, report: dict[str, Any], manifest: dict[str, Any]) -
             rows.append([label, manifest[name], manifest[name] / manifest["steps"][-1]["num_interactions"]])
     shown = [[label, count, None if share is None else f"{share:.2%}"] for label, count, share in rows]
     page.add_table("", ["what", "count", "share"], shown)
+    names, kinds = report["settings"]["columns"], report["columns"]
+    order = [column for column in ("user_id", "item_id", "timestamp", "rating") if column in kinds]
+    schema = [[column, names[column], kinds[column]] for column in order]
+    page.add_table("Schema", ["column", "in the log", "type"], schema)
 
 
 def _add_steps(page: Page, steps: list[dict[str, Any]]) -> None:
@@ -115,11 +119,15 @@ def _add_steps(page: Page, steps: list[dict[str, Any]]) -> None:
             step["num_users"],
             step["num_items"],
             step["num_interactions"],
-            None if last is None else f"{1 - step['num_interactions'] / last['num_interactions']:.2%}",
+            None if last is None else _dropped(last["num_interactions"], step["num_interactions"]),
         ]
         for last, step in zip(before, steps, strict=True)
     ]
     page.add_table("What each step left", ["step", "users", "items", "interactions", "interactions dropped"], rows)
+
+
+def _dropped(before: int, after: int) -> str:
+    return f"{1 - after / before:.2%}" if after <= before else f"none, {after - before:,} added"
 
 
 def _add_summaries(page: Page, report: dict[str, Any]) -> None:
@@ -140,14 +148,15 @@ def _add_summaries(page: Page, report: dict[str, Any]) -> None:
 def _add_split(page: Page, manifest: dict[str, Any]) -> None:
     page.add_section("Split", f"{manifest['split'].replace('_', ' ')}; dataset {manifest['dataset_hash'][:12]}")
     page.add_cards({part: manifest[f"num_{part}"] for part in ("train", "validation", "test")})
+    core = f"outside the {manifest['k_core']}-core" if manifest["k_core"] > 1 else ""
     rows = [
         ["users", manifest["num_users"]],
         ["items", manifest["num_items"]],
         ["items without a training event", manifest["num_cold_items"]],
         ["users without a training event", manifest["num_cold_users"]],
-        ["users left out (no event of a known item)", manifest["num_dropped_users"]],
-        ["validation events left out (unknown item)", manifest["num_dropped_validation"]],
-        ["test events left out (unknown item)", manifest["num_dropped_test"]],
+        [f"users left out ({core or 'no event of a known item'})", manifest["num_dropped_users"]],
+        [f"validation events left out ({core or 'unknown item'})", manifest["num_dropped_validation"]],
+        [f"test events left out ({core or 'unknown item'})", manifest["num_dropped_test"]],
     ]
     if manifest["split"] == "temporal":
         rows += [
@@ -162,9 +171,11 @@ def _setting_rows(report: dict[str, Any]) -> list[list[Any]]:
     rows = [["source", source["description"]], ["kind", source["kind"]], ["fingerprint", source["fingerprint"]]]
     rows += [[name, source[name]] for name in ("checksum", "licence") if source[name]]
     for name, value in settings.items():
+        if name == "columns":  # they stand in the schema
+            continue
         nested = value.items() if isinstance(value, dict) else [("", value)]
         rows += [[f"{name} {key}".strip(), "none" if entry is None else str(entry)] for key, entry in nested]
-    return rows + [[f"type of {name}", kind] for name, kind in report["columns"].items()]
+    return rows
 
 
 def _length_figure(lengths: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +193,7 @@ def _length_figure(lengths: dict[str, Any]) -> dict[str, Any]:
     layout = {
         "title": {"text": f"Users by length of history{' (the last bar takes all longer ones)' if takes_tail else ''}"},
         "xaxis": {"title": {"text": "interactions"}},
-        "yaxis": {"title": {"text": "users"}},
+        "yaxis": {"title": {"text": "users"}, "tickformat": ",d"},
         "bargap": 0.08,
     }
     return {"data": [trace], "layout": layout}
@@ -222,7 +233,7 @@ def _time_figure(times: list[dict[str, float]]) -> dict[str, Any]:
     layout = {
         "title": {"text": "Interactions over time"},
         "xaxis": axis,
-        "yaxis": {"title": {"text": "interactions"}},
+        "yaxis": {"title": {"text": "interactions"}, "tickformat": ",d"},
         "bargap": 0.08,
     }
     return {"data": [trace], "layout": layout}

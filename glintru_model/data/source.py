@@ -197,9 +197,9 @@ def _choose(config: IngestConfig, names: Sequence[str], single: bool) -> tuple[L
     if not single:
         # As Hadoop and Spark have it: `_SUCCESS`, `.crc` and the like are not data.
         names = [name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))]
+    if not names:
+        raise DataError(f"{config.source}: the folder holds no file of a log")
     if config.format != "auto":
-        if not names:
-            raise DataError(f"{config.source}: the folder holds no file")
         return FORMATS[config.format], list(names)
     of_format: dict[str, list[str]] = {}
     for name in names:

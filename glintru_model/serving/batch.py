@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glintru_model.data.engine import open_engine
+from glintru_model.data.engine import literal, open_engine
 from glintru_model.errors import DataError, InputError
 from glintru_model.files import atomic_file
 from glintru_model.progress import Progress, say
@@ -118,7 +118,7 @@ def _histories(source: Path, output: Path) -> Iterator[tuple[int, Iterator[pa.Re
         tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as spill,
         open_engine(Path(spill), str(source), _ENGINE_MEMORY_GIB) as connection,
     ):
-        log = connection.read_parquet(str(source), file_row_number=True)
+        log = connection.read_parquet(literal(source), file_row_number=True)
         log.create_view("log")
         total = log.aggregate("count(DISTINCT user_id)").fetchall()[0][0]
         found = connection.sql(

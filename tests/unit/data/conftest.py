@@ -20,6 +20,49 @@ REAL_LOGS = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 @pytest.fixture
+def csv(tmp_path):
+    """Write a CSV of user_id, item_id, timestamp (and rating) rows; returns its path."""
+
+    def write(*rows, header="user_id,item_id,timestamp", name="log.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a Parquet log from arrays, the wanted columns that are not given filled in; returns its path."""
+
+    def write(name="log.parquet", **columns):
+        length = len(next(iter(columns.values())))
+        rest = {name: list(range(length)) for name in ("user_id", "item_id", "timestamp") if name not in columns}
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({**columns, **rest}), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of the folder `log`: text, or Parquet from columns; returns its path."""
+
+    def run(name, text=None, **columns):
+        path = tmp_path / "log" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            pq.write_table(pa.table(columns), path)
+        else:
+            path.write_text(text)
+        return path
+
+    return run
+
+
+@pytest.fixture
 def interactions(tmp_path: Path) -> Callable[[list[tuple[Any, ...]]], Path]:
     """Write rows (user, item, timestamp) as ingest would leave them; returns the directory."""
 

@@ -19,7 +19,12 @@ def lines(delimiter, header=NAMES, rows=ROWS):
 
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    content = text.encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content)
+    if path.suffix == ".zst":
+        content = pa.compress(content, "zstd", asbytes=True)
+    path.write_bytes(content)
     return path
 
 
@@ -36,9 +41,11 @@ FORMS = {
     "LOG.CSV": lines(","),
     "log.tsv": lines("\t"),
     "log.tsv.gz": lines("\t"),
+    "log.csv.zst": lines(","),
     "log.inter": lines("\t", ("user_id:token", "item_id:token", "timestamp:float", "rating:float")),
     "log.jsonl": "".join(json.dumps(row) + "\n" for row in EXPECTED),
     "log.json.gz": "".join(json.dumps(row) + "\n" for row in EXPECTED),
+    "log.jsonl.zst": "".join(json.dumps(row) + "\n" for row in EXPECTED),
     "bom.csv": "\ufeff" + lines(","),
     "crlf.csv": lines(",").replace("\n", "\r\n"),
     "quoted.csv": lines(",").replace("u1", '"u1"').replace("i2", '"i2"'),
@@ -211,6 +218,14 @@ def test_unknown_format(tmp_path, refused, name):
     assert message.startswith(f"{path}: cannot tell the format, set ingest.format or use a suffix of: .parquet")
 
 
+@pytest.mark.parametrize("marker", ["", "_SUCCESS", ".part.csv.crc"])
+def test_an_empty_folder(tmp_path, refused, marker):
+    (tmp_path / "log").mkdir()
+    if marker:
+        (tmp_path / "log" / marker).touch()
+    assert refused(tmp_path / "log") == f"{tmp_path}/log: the folder holds no file of a log"
+
+
 def test_folder_without_a_log(tmp_path, refused):
     write(tmp_path / "log" / "README", "x")
     assert "cannot tell the format" in refused(tmp_path / "log")
@@ -243,10 +258,11 @@ def test_text_of_another_encoding(tmp_path, refused):
     assert "utf-8" in refused(path).lower()
 
 
-def test_broken_gzip(tmp_path, refused):
-    path = write(tmp_path / "log.csv.gz", lines(",") * 2000)
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.csv.zst"])
+def test_a_compressed_file_that_is_cut_off(tmp_path, refused, name):
+    path = write(tmp_path / name, lines(",") * 2000)
     path.write_bytes(path.read_bytes()[:-30])
-    assert "log.csv.gz" in refused(path)
+    assert name in refused(path)
 
 
 @pytest.mark.parametrize("twin", ["USER_ID", "user_id"])

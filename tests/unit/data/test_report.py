@@ -46,6 +46,19 @@ def test_counts_steps_and_split_are_shown(write):
     assert "repeats: the user has had the item before 0 0.00%" in text
     assert "train 20 validation 5 test 5" in text
     assert "interactions of a user 1 6" in text
+    assert (
+        "Schema column in the log type user_id user_id string item_id item_id string timestamp timestamp int64" in text
+    )
+    assert "users left out (outside the 2-core) 1" in text
+
+
+def test_what_an_append_adds_is_no_negative_drop(write):
+    steps = [
+        {"step": name, "num_users": 6, "num_items": 7, "num_interactions": n}
+        for name, n in (("read", 10), ("appended to 20 interactions", 30))
+    ]
+    _, text = write(ROWS, change={"steps": steps})
+    assert "appended to 20 interactions 6 7 30 none, 20 added" in text
 
 
 def test_distributions_are_figures_of_one_self_contained_page(write):

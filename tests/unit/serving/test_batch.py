@@ -33,8 +33,10 @@ def test_answers_are_those_of_single_requests(recommender, form, tmp_path, monke
     table = as_log(histories)
     if form == "histories":
         table = pa.table({"history": list(histories.values()), "user_id": list(histories)})
-    pq.write_table(table, tmp_path / "in.parquet")
-    assert recommend_file(recommender, tmp_path / "in.parquet", tmp_path / "to" / "out.parquet", k=4) == len(histories)
+    source = tmp_path / "in[1].parquet"  # a name, no pattern that in1.parquet matches
+    pq.write_table(table, source)
+    pq.write_table(as_log({1: [1]}), tmp_path / "in1.parquet")
+    assert recommend_file(recommender, source, tmp_path / "to" / "out.parquet", k=4) == len(histories)
     answers = pq.read_table(tmp_path / "to" / "out.parquet").to_pylist()
     users = list(histories) if form == "histories" else sorted(histories)
     assert [answer.pop("user_id") for answer in answers] == users
