@@ -116,10 +116,11 @@ class Watch:
     ) -> None:
         self._client, self._backend, self._run_id, self._run_name = client, backend, run_id, run_name
         self._titles, self._pending_seconds = titles, pending_seconds
-        self._pods = Pods(backend.pod_namespace)
+        self._pods = Pods(backend.pod_namespaces)
         self._start = time.monotonic()
         self._shown: dict[str, str] = {}
         self._pending_since: dict[str, float] = {}
+        self._blind = False
 
     def wait(self) -> None:
         """Show progress until the run ends.
@@ -166,7 +167,12 @@ class Watch:
         return {self._titles[task.display_name]: str(task.state).lower() for task in known}
 
     def _look_for_trouble(self) -> None:
-        for pod in self._pods.of_run(self._run_id):
+        pods = self._pods.of_run(self._run_id)
+        if self._pods.unreadable and not self._blind:
+            self._blind = True
+            why = self._pods.unreadable
+            say(f"pods cannot be read from here ({why}): why a task waits is seen at {self._url} alone")
+        for pod in pods:
             trouble = trouble_of(pod)
             name = pod.metadata.name
             if trouble is None:

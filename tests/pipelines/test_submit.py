@@ -54,6 +54,24 @@ def test_an_image_that_cannot_be_pulled_ends_the_run_at_once(backend, submit, po
     assert len(backend.bodies("POST", "/apis/v2beta1/runs/run-1:terminate")) == 1
 
 
+@pytest.mark.parametrize(("multi_user", "where"), [(False, "kubeflow"), (True, "team")])
+def test_pods_are_found_where_the_backend_runs_them(backend, submit, pod, multi_user, where):
+    """A single-user backend runs tasks beside itself, also for who has said a namespace."""
+    backend.multi_user, backend.pods_in, backend.states = multi_user, where, ["FAILED"]
+    backend.pods, backend.log = [pod("start-run", phase="Failed")], "» error: the tasks own words\n"
+    code, _, line = submit("--namespace", "team")
+    assert code == 1
+    assert "the tasks own words" in line
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_pods_that_cannot_be_read_are_told_once(backend, submit, readable):
+    backend.states, backend.pods_refused = ["RUNNING", "RUNNING", "SUCCEEDED"], not readable
+    code, out, _ = submit()
+    assert code == 0
+    assert out.count("pods cannot be read from here (Forbidden)") == (0 if readable else 1)
+
+
 @pytest.fixture
 def waiting_for_gpu(pod):
     condition = {
