@@ -20,6 +20,7 @@ from pipelines.resources import Profile
 
 POLL_SECONDS = 10.0
 FINAL_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+HOPELESS_SECONDS = 120.0  # a registry or the kubelet may stumble: it tries again after 10, 20, 40 s
 _TOLERATED_FAILURES = 12  # polls in a row without an answer
 
 
@@ -182,9 +183,9 @@ class Watch:
                 self._pending_since[name] = time.monotonic()
                 say(trouble.message)
             waited = time.monotonic() - self._pending_since[name]
-            if trouble.hopeless or waited > self._pending_seconds:
+            if waited > (min(HOPELESS_SECONDS, self._pending_seconds) if trouble.hopeless else self._pending_seconds):
                 self._terminate()
-                after = "" if trouble.hopeless else f" (waited {format_seconds(waited)})"
+                after = f" (waited {format_seconds(waited)})"
                 raise PipelineError(f"{trouble.message}{after}; the run was ended: {self._url}")
 
     def _terminate(self) -> None:

@@ -128,6 +128,7 @@ def backend(tmp_path, monkeypatch) -> Iterator[FakeBackend]:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
     monkeypatch.setattr("pipelines.submit.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("pipelines.submit.HOPELESS_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
     yield fake
     server.shutdown()
