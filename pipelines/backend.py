@@ -41,8 +41,13 @@ class Backend:
 
     @property
     def pod_namespace(self) -> str:
-        """The namespace that tasks run in."""
+        """The namespace that tasks run in, as far as it has been said."""
         return self.namespace or _INSTALLED_IN
+
+    @property
+    def pod_namespaces(self) -> list[str]:
+        """Where to look for tasks: a single-user backend runs them beside itself, whatever namespace was said."""
+        return list(dict.fromkeys([self.pod_namespace, _INSTALLED_IN]))
 
     def run_url(self, run_id: str) -> str:
         """Return the page of a run."""
@@ -115,7 +120,8 @@ class Backend:
     def _is_multi_user(self, answer: bytes) -> bool:
         try:
             health = json.loads(answer)
-            return bool(health.get("multi_user", health.get("multiUser", False)))
+            # in the API server's own words, and in those of Kubeflow's UI, which people's addresses lead to
+            return any(health.get(name) for name in ("multi_user", "multiUser", "apiServerMultiUser"))
         except (ValueError, AttributeError) as error:
             raise self._no_api() from error
 

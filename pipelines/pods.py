@@ -15,36 +15,50 @@ _LOG_LINES = 50
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a pod from starting. Where `hopeless`, waiting does not help."""
+    """What keeps a pod from starting. Where `hopeless`, only a failure that passes at once would be worth waiting for."""
 
     message: str
     hopeless: bool
 
 
 class Pods:
-    """The pods of one namespace; without access to the cluster there are none."""
+    """The pods of the first of some namespaces that has any; without access to the cluster there are none.
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace, self._api = namespace, _core_api()
+    Attributes:
+        unreadable: why they could not be listed the last time; empty where they could.
+    """
+
+    def __init__(self, namespaces: list[str]) -> None:
+        self._namespaces, self._api = namespaces, _core_api()
+        self.unreadable = ""
 
     def of_run(self, run_id: str) -> list[Any]:
         """List a run's pods; empty where they cannot be listed."""
+        reasons = []
+        for namespace in self._namespaces:
+            try:
+                if found := self._list(namespace, run_id):
+                    return found
+            except Exception as error:  # whatever the client raises: this only adds to what the backend says
+                reasons.append(" ".join(str(getattr(error, "reason", None) or error).split())[:200])
+        self.unreadable = reasons[0] if len(reasons) == len(self._namespaces) else ""
+        return []
+
+    def _list(self, namespace: str, run_id: str) -> list[Any]:
         if self._api is None:
-            return []
-        try:
-            return list(
-                self._api.list_namespaced_pod(
-                    self._namespace, label_selector=f"{RUN_LABEL}={run_id}", _request_timeout=10
-                ).items
-            )
-        except Exception:  # whatever the client raises: this only adds to what the backend says
-            return []
+            raise LookupError("no kubeconfig")
+        label = f"{RUN_LABEL}={run_id}"
+        return list(self._api.list_namespaced_pod(namespace, label_selector=label, _request_timeout=10).items)
 
     def error_line(self, pod: Any) -> str:
         """Return the line with which a stage ended a failed pod; empty if there is none or it cannot be read."""
         try:
             log = self._api.read_namespaced_pod_log(
-                pod.metadata.name, self._namespace, container="main", tail_lines=_LOG_LINES, _request_timeout=10
+                pod.metadata.name,
+                pod.metadata.namespace or self._namespaces[0],
+                container="main",
+                tail_lines=_LOG_LINES,
+                _request_timeout=10,
             )
         except Exception:
             return ""

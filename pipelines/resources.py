@@ -14,8 +14,8 @@ from glintru_model.errors import ConfigError
 CACHED_STEPS = ("ingest interactions", "build sequences")
 # Steps that read the log: they may hold the object store's keys.
 SOURCE_STEPS = ("resolve source", "ingest interactions")
-# Steps that hold a whole log in memory, by the first word of their names.
-DATA_STEPS = ("ingest", "build")
+# Steps that hold a whole log in memory, by the first word of their names; the last ranks its validation targets anew.
+DATA_STEPS = ("ingest", "build", "compare")
 # Steps that train: they take the profile's accelerator.
 ACCELERATED_STEPS = ("tune", "train", "evaluate")
 
@@ -48,7 +48,7 @@ class Profile:
     """Where tasks run and what they ask for.
 
     `retries` are for nodes that are taken away (spot, preemptible) as much as for passing failures: they wait
-    30 s, then twice as long each time, 10 min at most. A retried tuning worker finds its study again.
+    30 s, then twice as long each time. A retried tuning worker finds its study again.
     `gpu_count` is each accelerated task's; the final training takes `training_gpus` of one node, with `training`'s CPU
     and memory for each, and starts a process for each. `parallelism` is how many tuning workers of one model run at a
     time.
@@ -107,6 +107,7 @@ POD_LABELS = {"app.kubernetes.io/part-of": "glintru", "glintru.dev/task": "true"
 STEP_LABEL = "glintru.dev/step"
 
 _HOUR = 3600
+_RETRY_PAUSE_SECONDS, _RETRY_FACTOR = 30, 2
 
 PROFILES = {
     "local": Profile("local"),
@@ -145,17 +146,34 @@ def place(task: PipelineTask, name: str, profile: Profile) -> PipelineTask:
     size = profile.training if accelerated else profile.data if step in DATA_STEPS else profile.light
     if size is None:  # this machine: nothing to place
         return task
+    # each process would start a thread for each core of the node, many more than the limit lets run
+    task.set_env_variable("OMP_NUM_THREADS", size.cpu_limit)
     gpus = profile.training_gpus if step == "train" else profile.gpu_count
     if accelerated and gpus:
         size = size.times(gpus)
         task.set_accelerator_type(profile.gpu_type).set_accelerator_limit(gpus)
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu_limit)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
-    task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+    _retry(task, profile.retries, size.timeout_seconds)
     _place_on_kubernetes(task, name, profile, size)
     if accelerated and gpus:
         _place_on_gpu_pool(task, profile)
     return task
+
+
+def _retry(task: PipelineTask, retries: int, timeout_seconds: int) -> None:
+    """Retry with growing pauses, however late a task fails.
+
+    What kfp calls the longest backoff is, in its backend, the deadline of all attempts and pauses together, from the
+    first one's start: with 10 minutes there, a task that is lost after an hour would never be tried again.
+    """
+    pauses = sum(_RETRY_PAUSE_SECONDS * _RETRY_FACTOR**attempt for attempt in range(retries))
+    task.set_retry(
+        retries,
+        backoff_duration=f"{_RETRY_PAUSE_SECONDS}s",
+        backoff_factor=_RETRY_FACTOR,
+        backoff_max_duration=f"{(retries + 1) * timeout_seconds + pauses}s",
+    )
 
 
 def _place_on_kubernetes(task: PipelineTask, name: str, profile: Profile, size: Size) -> None:

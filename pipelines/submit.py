@@ -20,6 +20,7 @@ from pipelines.resources import Profile
 
 POLL_SECONDS = 10.0
 FINAL_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+HOPELESS_SECONDS = 120.0  # a registry or the kubelet may stumble: it tries again after 10, 20, 40 s
 _TOLERATED_FAILURES = 12  # polls in a row without an answer
 
 
@@ -116,10 +117,11 @@ class Watch:
     ) -> None:
         self._client, self._backend, self._run_id, self._run_name = client, backend, run_id, run_name
         self._titles, self._pending_seconds = titles, pending_seconds
-        self._pods = Pods(backend.pod_namespace)
+        self._pods = Pods(backend.pod_namespaces)
         self._start = time.monotonic()
         self._shown: dict[str, str] = {}
         self._pending_since: dict[str, float] = {}
+        self._blind = False
 
     def wait(self) -> None:
         """Show progress until the run ends.
@@ -166,7 +168,12 @@ class Watch:
         return {self._titles[task.display_name]: str(task.state).lower() for task in known}
 
     def _look_for_trouble(self) -> None:
-        for pod in self._pods.of_run(self._run_id):
+        pods = self._pods.of_run(self._run_id)
+        if self._pods.unreadable and not self._blind:
+            self._blind = True
+            why = self._pods.unreadable
+            say(f"pods cannot be read from here ({why}): why a task waits is seen at {self._url} alone")
+        for pod in pods:
             trouble = trouble_of(pod)
             name = pod.metadata.name
             if trouble is None:
@@ -176,9 +183,9 @@ class Watch:
                 self._pending_since[name] = time.monotonic()
                 say(trouble.message)
             waited = time.monotonic() - self._pending_since[name]
-            if trouble.hopeless or waited > self._pending_seconds:
+            if waited > (min(HOPELESS_SECONDS, self._pending_seconds) if trouble.hopeless else self._pending_seconds):
                 self._terminate()
-                after = "" if trouble.hopeless else f" (waited {format_seconds(waited)})"
+                after = f" (waited {format_seconds(waited)})"
                 raise PipelineError(f"{trouble.message}{after}; the run was ended: {self._url}")
 
     def _terminate(self) -> None:

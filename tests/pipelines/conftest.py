@@ -31,8 +31,11 @@ class FakeBackend:
     states: list[str] = field(default_factory=lambda: ["SUCCEEDED"])
     tasks: list[dict[str, Any]] = field(default_factory=list)
     pods: list[dict[str, Any]] = field(default_factory=list)
+    pods_in: str = "kubeflow"
+    pods_refused: bool = False
     log: str = ""
     multi_user: bool = False
+    health: dict[str, Any] = field(default_factory=dict)  # in place of the API server's own answer
     refusal: tuple[int, Any] | None = None
     refuse_health: bool = False
     schedules: list[dict[str, Any]] = field(default_factory=list)
@@ -45,9 +48,12 @@ class FakeBackend:
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
         """Answer one request."""
+        own = {"multi_user": self.multi_user}
         if path.endswith("/healthz"):
-            return self.refusal if self.refusal and self.refuse_health else (200, {"multi_user": self.multi_user})
+            return self.refusal if self.refusal and self.refuse_health else (200, self.health or own)
         if path.startswith("/api/v1/namespaces/"):
+            if self.pods_refused:
+                return 403, {"kind": "Status", "code": 403, "reason": "Forbidden"}
             return 200, self._cluster(path, query)
         if self.refusal:
             return self.refusal
@@ -69,7 +75,8 @@ class FakeBackend:
         if path.endswith("/log"):
             return self.log
         assert query["labelSelector"] == [f"pipeline/runid={RUN_ID}"]
-        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.pods}
+        items = self.pods if f"/namespaces/{self.pods_in}/" in path else []
+        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
 
 
 def write_kubeconfig(path: Path, server: str) -> Path:
@@ -121,6 +128,7 @@ def backend(tmp_path, monkeypatch) -> Iterator[FakeBackend]:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
     monkeypatch.setattr("pipelines.submit.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("pipelines.submit.HOPELESS_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
     yield fake
     server.shutdown()

@@ -111,7 +111,8 @@ def test_training_steps_ask_for_the_gpu_pool(compiled, task):
 
 
 @pytest.mark.parametrize("task", ["ingest-interactions", "build-sequences", "compare-and-register"])
-def test_other_steps_take_no_gpu(compiled, task):
+def test_steps_that_read_the_whole_log_have_memory_for_it_and_no_gpu(compiled, task):
+    assert executor(compiled["gpu"], task)["resources"]["resourceMemoryLimit"] == "32Gi"
     assert "accelerator" not in executor(compiled["gpu"], task)["resources"]
     placed = compiled["gpu"][1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{task}"]
     assert "tolerations" not in placed
@@ -132,16 +133,15 @@ def test_every_task_on_a_cluster_retries_with_backoff_has_a_timeout_limits_and_l
     leaves, placed = leaves_of(compiled[profile]), placed_of(compiled[profile])
     assert len(leaves) == len(placed) == 15
     for task in leaves:
-        policy = {
-            "maxRetryCount": retries,
-            "backoffDuration": "30s",
-            "backoffFactor": 2.0,
-            "backoffMaxDuration": "600s",
-        }
-        assert task["retryPolicy"] == policy
         executor_label = task["componentRef"]["name"].replace("comp-", "exec-")
         settings = placed[executor_label]
-        assert 3600 <= int(settings["activeDeadlineSeconds"]) <= 24 * 3600
+        timeout = int(settings["activeDeadlineSeconds"])
+        assert 3600 <= timeout <= 24 * 3600
+        policy = dict(task["retryPolicy"])
+        # the backend's deadline of all attempts together: the last one has its whole time, too
+        deadline = int(policy.pop("backoffMaxDuration").removesuffix("s"))
+        assert deadline >= (retries + 1) * timeout + 30 * (2**retries - 1)
+        assert policy == {"maxRetryCount": retries, "backoffDuration": "30s", "backoffFactor": 2.0}
         assert settings["imagePullPolicy"] == "IfNotPresent"
         labels = settings["podMetadata"]["labels"]
         assert labels["glintru.dev/task"] == "true"
@@ -150,6 +150,8 @@ def test_every_task_on_a_cluster_retries_with_backoff_has_a_timeout_limits_and_l
         resources = entry["container"]["resources"]
         assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"]
         assert {"resourceCpuRequest", "resourceCpuLimit"} <= resources.keys()
+        threads = {"name": "OMP_NUM_THREADS", "value": resources["resourceCpuLimit"]}
+        assert threads in entry["container"]["env"]
 
 
 def test_credentials_come_from_secrets_and_only_the_steps_that_read_the_log_get_its_keys(compiled):
@@ -186,6 +188,7 @@ def test_the_number_of_gpus_of_a_final_training_is_a_parameter(tmp_path):
     keys = ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit")
     assert [asked["train"][key] for key in keys] == ["24", "32", "128Gi", "128Gi"]
     assert [asked["tune"][key] for key in keys] == ["6", "8", "32Gi", "32Gi"]
+    assert {"name": "OMP_NUM_THREADS", "value": "8"} in executor(documents, "train-recommender")["env"]  # a process's
     shared = placed_of(documents)["exec-train-recommender"]["emptyDirMounts"][0]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "8Gi")
 

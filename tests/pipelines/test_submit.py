@@ -44,7 +44,7 @@ def test_mlflow_down_when_the_run_starts_is_told_in_the_tasks_own_words(backend,
     assert "in start run: MLflow at http://mlflow.glintru.svc:5000: not reachable: Connection refused; see" in line
 
 
-def test_an_image_that_cannot_be_pulled_ends_the_run_at_once(backend, submit, pod):
+def test_an_image_that_cannot_be_pulled_ends_the_run_soon(backend, submit, pod):
     backend.states = ["RUNNING"]
     backend.pods = [pod("resolve-source", waiting={"reason": "ImagePullBackOff", "message": "back-off"})]
     code, _, line = submit()
@@ -52,6 +52,34 @@ def test_an_image_that_cannot_be_pulled_ends_the_run_at_once(backend, submit, po
     assert "resolve-source: image 'glintru:none' cannot be pulled (ImagePullBackOff)" in line
     assert "make image" in line
     assert len(backend.bodies("POST", "/apis/v2beta1/runs/run-1:terminate")) == 1
+
+
+def test_a_pull_that_works_at_the_second_try_ends_nothing(backend, submit, pod, monkeypatch):
+    monkeypatch.setattr("pipelines.submit.HOPELESS_SECONDS", 60)
+    backend.states = ["RUNNING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    backend.pods = [pod("tune-sasrec", waiting={"reason": "ErrImagePull", "message": "connection reset by peer"})]
+    code, out, _ = submit()
+    assert code == 0
+    assert out.count("tune-sasrec: image 'glintru:none' cannot be pulled (ErrImagePull)") == 1
+    assert not backend.bodies("POST", "/apis/v2beta1/runs/run-1:terminate")
+
+
+@pytest.mark.parametrize(("multi_user", "where"), [(False, "kubeflow"), (True, "team")])
+def test_pods_are_found_where_the_backend_runs_them(backend, submit, pod, multi_user, where):
+    """A single-user backend runs tasks beside itself, also for who has said a namespace."""
+    backend.multi_user, backend.pods_in, backend.states = multi_user, where, ["FAILED"]
+    backend.pods, backend.log = [pod("start-run", phase="Failed")], "» error: the tasks own words\n"
+    code, _, line = submit("--namespace", "team")
+    assert code == 1
+    assert "the tasks own words" in line
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_pods_that_cannot_be_read_are_told_once(backend, submit, readable):
+    backend.states, backend.pods_refused = ["RUNNING", "RUNNING", "SUCCEEDED"], not readable
+    code, out, _ = submit()
+    assert code == 0
+    assert out.count("pods cannot be read from here (Forbidden)") == (0 if readable else 1)
 
 
 @pytest.fixture

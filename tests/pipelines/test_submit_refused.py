@@ -112,8 +112,9 @@ def test_a_namespace_that_is_missing_or_not_ones_own(backend, submit, refusal, p
     assert "KFP_NAMESPACE" in line
 
 
-def test_a_multi_user_backend_asks_for_the_namespace_and_gets_it(backend, submit):
-    backend.multi_user = True
+@pytest.mark.parametrize("health", [{"multi_user": True}, {"apiServerReady": True, "apiServerMultiUser": True}])
+def test_a_multi_user_backend_asks_for_the_namespace_and_gets_it(backend, submit, health):
+    backend.health = health
     code, _, line = submit()
     assert code == 2
     assert "set KFP_NAMESPACE" in line
