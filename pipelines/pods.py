@@ -15,7 +15,7 @@ _LOG_LINES = 50
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a pod from starting. Where `hopeless`, only a failure that passes at once would be worth waiting for."""
+    """What keeps a pod from starting. Where `hopeless`, waiting helps only against a failure that passes at once."""
 
     message: str
     hopeless: bool
