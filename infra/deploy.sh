@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Applies an overlay to the current (or CONTEXT's) cluster, on which Kubeflow Pipelines runs already.
-#   OVERLAY=gpu [REGISTRY=host/path] [CONTEXT=name] [WITH_KFP=1] infra/deploy.sh
+#   OVERLAY=gpu [REGISTRY=host/path] [CONTEXT=name] [WITH_KFP=1] [KFP_NAMESPACE=profile] infra/deploy.sh
+# KFP_NAMESPACE: the namespace that tasks run in, where Kubeflow Pipelines is multi-user.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
@@ -19,9 +20,15 @@ kubectl get namespace kubeflow >/dev/null 2>&1 ||
 server_image=${SERVER_IMAGE:-$(REGISTRY=${REGISTRY:-} "$root/infra/image/build.sh" server-name)}
 manifests=$(render "$overlay" "$server_image")
 
+tasks=${KFP_NAMESPACE:-kubeflow}
+kubectl get namespace "$tasks" >/dev/null 2>&1 || fail "namespace '$tasks' is missing in context '$context': check KFP_NAMESPACE"
+
 if [[ $overlay != kind ]]; then # there, secrets are in the overlay
+  if grep -qE 'mlflow\.example\.com|s3://example-mlflow' <<<"$manifests"; then
+    fail "overlay $overlay still has example names: write yours into infra/kustomize/overlays/$overlay/kustomization.yaml"
+  fi
   kubectl create namespace glintru --dry-run=client -o yaml | kubectl apply -f - >/dev/null
-  wanted="glintru/mlflow glintru/auth-proxy glintru/mlflow-tls kubeflow/glintru-credentials"
+  wanted="glintru/mlflow glintru/auth-proxy glintru/mlflow-tls $tasks/glintru-credentials"
   if grep -q '^kind: StatefulSet' <<<"$manifests"; then wanted+=" glintru/postgres"; fi
   missing=()
   for secret in $wanted; do
@@ -32,6 +39,9 @@ fi
 
 say "overlay $overlay with $server_image, to context $context"
 kubectl apply -f - <<<"$manifests"
+if [[ $tasks != kubeflow ]]; then # network policies let its tasks in by this label
+  kubectl label namespace "$tasks" glintru.dev/tasks=true --overwrite
+fi
 if grep -q '^kind: StatefulSet' <<<"$manifests"; then
   kubectl --namespace glintru rollout status statefulset/postgres --timeout=10m --request-timeout=0
 fi

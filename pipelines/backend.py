@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glintru_model.errors import GlintruError, InputError, PipelineError
+from glintru_model.tracking.client import refuse_credentials, without_secrets
 
 TIMEOUT_SECONDS = (5, 30)  # to connect, to answer; each request is tried twice
 _INSTALLED_IN = "kubeflow"  # the namespace of a single-user backend
@@ -29,10 +30,12 @@ class Backend:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^\s/]+\S*", self.host):
-            raise InputError(f"KFP_HOST {self.host!r}, allowed: http://... or https://...")
+            raise InputError(f"KFP_HOST {without_secrets(self.host)!r}, allowed: http://... or https://...")
+        refuse_credentials(self.host, "KFP_HOST", "set KFP_TOKEN or KFP_COOKIE instead")  # the address is shown
         for name in ("token", "cookie"):
-            if not getattr(self, name).isprintable():  # an HTTP client would quote it in its error
-                raise InputError(f"Kubeflow Pipelines: the {name} holds a line break or another control character")
+            value = getattr(self, name)
+            if not (value.isascii() and value.isprintable()):  # an HTTP client would quote it in its error
+                raise InputError(f"Kubeflow Pipelines: the {name} holds a line break or what no header can hold")
         given = [name for name in ("token", "cookie", "service_account_token") if getattr(self, name)]
         if len(given) > 1:
             raise InputError(f"Kubeflow Pipelines: {' and '.join(given)} are given, allowed: one way to sign in")

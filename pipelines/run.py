@@ -96,6 +96,7 @@ def _submit(config: PipelineConfig, run_name: str, options: argparse.Namespace) 
         raise InputError("RUNNER=kfp needs the address of the KFP API: set KFP_HOST")
     if options.profile == "local":
         raise InputError("PROFILE=local asks for nothing of a cluster, allowed: gpu, kind")
+    refuse_credentials(options.mlflow_url, "MLFLOW_URL", "people sign in there themselves")
     backend = Backend(
         options.host,
         options.namespace,
@@ -121,6 +122,8 @@ def _credential(path: Path | None, variable: str) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"{path}: cannot read the credential: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot read the credential: it is no text") from error
 
 
 def _run_here(config: PipelineConfig, run_name: str, options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ say "loading $task_image and $server_image"
 kind load docker-image --name "$cluster" "$task_image" "$server_image"
 
 apply_kfp "$context"
-OVERLAY=kind CONTEXT=$context SERVER_IMAGE=$server_image "$root/infra/deploy.sh"
+KFP_NAMESPACE='' OVERLAY=kind CONTEXT=$context SERVER_IMAGE=$server_image "$root/infra/deploy.sh"
 say "waiting for Kubeflow Pipelines (minutes: its images are pulled)"
 kubectl --context "$context" --namespace kubeflow wait deployment --all --for=condition=Available --timeout=20m
 

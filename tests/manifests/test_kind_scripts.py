@@ -117,3 +117,26 @@ def test_a_step_that_fails_ends_it(scripts):
     assert done.returncode == 2
     assert not any(" apply " in line for line in told)
     assert not (scripts.folder / "project/build/kind.mk").exists()
+
+
+def own_names(scripts):
+    overlay = scripts.folder / "project/infra/kustomize/overlays/gpu/kustomization.yaml"
+    text = overlay.read_text().replace("mlflow.example.com", "mlflow.shop.test")
+    overlay.write_text(text.replace("s3://example-mlflow", "s3://shop-mlflow"))
+
+
+def test_an_overlay_with_example_names_is_not_applied(scripts):
+    done, told = scripts("deploy", "CONTEXT=team-cluster")
+    assert done.returncode == 2
+    assert "overlay gpu still has example names: write yours into" in done.stderr
+    assert not any(" apply " in line for line in told)
+
+
+@pytest.mark.parametrize(("arguments", "namespace"), [((), "kubeflow"), (("KFP_NAMESPACE=team",), "team")])
+def test_the_namespace_that_tasks_run_in_is_let_in_and_has_their_secret(scripts, arguments, namespace):
+    own_names(scripts)
+    done, told = scripts("deploy", "CONTEXT=team-cluster", *arguments)
+    assert done.returncode == 0, done.stderr
+    place(told, f"--namespace {namespace} get secret glintru-credentials")
+    labelled = [line for line in told if f"label namespace {namespace} glintru.dev/tasks=true" in line]
+    assert len(labelled) == (namespace != "kubeflow")

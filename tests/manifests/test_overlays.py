@@ -134,8 +134,17 @@ def test_task_pods_reach_mlflow_and_the_study_database_by_the_label_that_the_pip
 
     for name in ("mlflow", "postgres"):
         peers = [peer for rule in find(objects, "NetworkPolicy", name)["spec"]["ingress"] for peer in rule["from"]]
-        (tasks,) = [peer for peer in peers if "namespaceSelector" in peer]
-        assert selects(tasks["podSelector"], POD_LABELS)
+        tasks = [peer for peer in peers if "namespaceSelector" in peer]
+        for namespace in ({"kubernetes.io/metadata.name": "kubeflow"}, {"glintru.dev/tasks": "true"}):  # a profile's
+            assert any(selects(peer["namespaceSelector"], namespace) for peer in tasks), name
+        assert all(selects(peer["podSelector"], POD_LABELS) for peer in tasks)
+
+
+def test_a_job_that_submits_may_also_replace_a_schedule(objects):
+    rules = find(objects, "Role", "glintru-submitter")["rules"]
+    on_schedules = {verb for rule in rules if "jobs" in rule["resources"] for verb in rule["verbs"]}
+    assert on_schedules >= {"create", "list", "delete"}
+    assert not any("secrets" in rule["resources"] for rule in rules)
 
 
 def test_mlflow_knows_its_in_cluster_name_and_keeps_artifacts_behind_it(objects):

@@ -49,12 +49,38 @@ def test_an_address_without_a_scheme_is_refused(submit, host):
     assert line == f"error: KFP_HOST {host!r}, allowed: http://... or https://..."
 
 
+@pytest.mark.parametrize("secret", ["marked\nsecret", "marked\u2019secret"])
 @pytest.mark.parametrize("variable", ["KFP_TOKEN", "KFP_COOKIE"])
-def test_a_credential_that_no_header_can_hold_is_refused_and_never_shown(backend, submit, monkeypatch, variable):
-    monkeypatch.setenv(variable, "marked\nsecret")
+def test_a_credential_that_no_header_can_hold_is_refused_and_never_shown(
+    backend, submit, monkeypatch, variable, secret
+):
+    monkeypatch.setenv(variable, secret)
     code, out, line = submit()
     assert code == 2
     assert "holds a line break" in line
+    assert "marked" not in out + line
+    assert not backend.requests
+
+
+def test_a_credential_that_is_no_text(backend, submit, tmp_path):
+    (tmp_path / "token").write_bytes(b"\xff\xfe\x00marked")
+    code, _, line = submit("--token-file", tmp_path / "token")
+    assert code == 2
+    assert line.endswith("token: cannot read the credential: it is no text")
+
+
+@pytest.mark.parametrize("host", ["https://bob:marked@kfp.example.com", "kfp://bob:marked@kfp.example.com"])
+def test_an_address_of_the_backend_with_a_password_is_refused_and_never_shown(submit, host):
+    code, out, line = submit(host=host)
+    assert code == 2
+    assert "KFP_HOST" in line
+    assert "marked" not in out + line
+
+
+def test_a_link_with_a_password_is_refused_and_never_shown(backend, submit):
+    code, out, line = submit("--mlflow-url", "https://bob:marked@mlflow.example.com")
+    assert code == 2
+    assert "MLFLOW_URL" in line
     assert "marked" not in out + line
     assert not backend.requests
 
