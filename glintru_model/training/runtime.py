@@ -1,6 +1,5 @@
 """Where training runs: device, precision, threads and random state, set for its time and put back after it."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import torch
 
 from glintru_model.config import TrainingConfig
 from glintru_model.errors import ConfigError
+from glintru_model.memory import peak_resident_bytes
 from glintru_model.training.distributed import local_rank, processes_on_node
 
 
@@ -50,10 +50,7 @@ class Runtime:
         """Return the most memory held so far: tensors on a GPU, else the whole process."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak_resident_bytes()
 
 
 def resolve_runtime(config: TrainingConfig) -> Runtime:

@@ -116,6 +116,8 @@ def _own_daemon(dockerd: str, command: str, work: Path) -> Iterator[Docker | str
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+        # the namespace that containers shared stays mounted after the daemon's end: its folder could not be removed
+        subprocess.run(["umount", str(work / "exec" / "netns" / "default")], capture_output=True, check=False)
         if before is None:
             os.environ.pop("DOCKER_HOST")
         else:

@@ -102,6 +102,7 @@ RUN = """
     from glintru_model.data.build import build_sequences
     from glintru_model.data.ingest import ingest
     from glintru_model.errors import GlintruError
+    from glintru_model.memory import peak_resident_bytes
     log, work, memory, file_limit = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     try:
         if not (work / "i").exists():
@@ -114,8 +115,7 @@ RUN = """
     except GlintruError as error:
         print(json.dumps({"error": str(error), "kind": type(error).__name__}))
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"peak": peak, "spilled": True}))
+        print(json.dumps({"peak": peak_resident_bytes()}))
 """
 
 

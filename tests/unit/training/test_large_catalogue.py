@@ -8,9 +8,10 @@ import pytest
 
 NUM_ITEMS = 1_000_000
 SCRIPT = f"""
-import json, resource
+import json
 import torch
 from glintru_model.config import SasrecConfig, SasrecRecommender, TrainingConfig
+from glintru_model.memory import peak_resident_bytes
 from glintru_model.models.registry import build_model
 from glintru_model.training.losses import cross_entropy
 from glintru_model.training.optimizer import build_optimizer
@@ -28,8 +29,7 @@ for _ in range(3):
     loss.backward()
     optimizer.step()
     losses.append(loss.item())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({{"losses": losses, "peak": peak}}))
+print(json.dumps({{"losses": losses, "peak": peak_resident_bytes()}}))
 """
 
 
