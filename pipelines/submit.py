@@ -183,10 +183,11 @@ class Watch:
                 self._pending_since[name] = time.monotonic()
                 say(trouble.message)
             waited = time.monotonic() - self._pending_since[name]
-            if waited > (min(HOPELESS_SECONDS, self._pending_seconds) if trouble.hopeless else self._pending_seconds):
+            limit = min(HOPELESS_SECONDS, self._pending_seconds) if trouble.hopeless else self._pending_seconds
+            if waited > limit:
                 self._terminate()
-                after = f" (waited {format_seconds(waited)})"
-                raise PipelineError(f"{trouble.message}{after}; the run was ended: {self._url}")
+                after = f"waited {format_seconds(waited)}"
+                raise PipelineError(f"{trouble.message} ({after}); the run was ended: {self._url}")
 
     def _terminate(self) -> None:
         try:

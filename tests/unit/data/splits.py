@@ -54,10 +54,8 @@ def reference(log: pd.DataFrame, config: SequencesConfig) -> tuple[dict[Any, tup
         counted = log.part == 0 if config.split == "temporal" else log.user_id == log.user_id
         users, items = core_of(log, counted, config.k_core)
         log = log[log.user_id.isin(users) & log.item_id.isin(items)].copy()
-    if config.split == "temporal":
-        ordered = log.sort_values(["user_id", "timestamp"], kind="stable")
-    else:
-        ordered = log.sort_values(["user_id", "timestamp"], kind="stable")
+    ordered = log.sort_values(["user_id", "timestamp"], kind="stable")
+    if config.split != "temporal":
         left = ordered.groupby("user_id").cumcount(ascending=False)
         length = ordered.groupby("user_id").item_id.transform("size")
         ordered["part"] = np.where(length < 3, 0, np.clip(2 - left, 0, 2))
