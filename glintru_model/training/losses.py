@@ -5,6 +5,7 @@ hidden_ND, the item table (V + 1, D) whose row 0 is padding and never a candidat
 the mean over rows.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 CPU_CHUNK_ELEMENTS = 1 << 18  # logits held at once: a core's cache
 GPU_CHUNK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
 MIN_CHUNK_ROWS = 64
+SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
 GATHERED_NEGATIVES = 1 << 16  # embeddings of negatives held at once
 GBCE_CALIBRATION = 0.75  # t of gBCE: 0 is BCE, 1 calibrates fully
 
@@ -50,7 +52,7 @@ def cross_entropy(hidden_ND: Tensor, table: Tensor, targets_N: Tensor, label_smo
     """Cross-entropy over the whole catalogue that never holds all logits.
 
     Equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The gradient is formed
-    chunk by chunk in the forward pass, while a chunk's probabilities are at hand.
+    chunk by chunk in the forward pass, while a chunk's exponentials are at hand.
     """
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, table, targets_N, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
@@ -93,9 +95,10 @@ def _loss_and_gradients(
     grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
     grad_items_VD = grad_table[1:]
     log_sums = []
-    for rows_R, probabilities_RV, log_sum_R in _chunks(hidden_ND, items_VD):
-        grad_hidden_ND[rows_R] = probabilities_RV @ items_VD
-        _add_product(grad_items_VD, probabilities_RV, hidden_ND[rows_R])
+    for rows_R, exponentials_RV, sum_R1, log_sum_R in _chunks(hidden_ND, items_VD):
+        # probabilities are exponentials / sum; the division is left to the narrow factor
+        torch.div(exponentials_RV @ items_VD, sum_R1, out=grad_hidden_ND[rows_R])
+        _add_product(grad_items_VD, exponentials_RV, (hidden_ND[rows_R] / sum_R1).to(hidden_ND.dtype))
         log_sums.append(log_sum_R)
     wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
     mean_item_D = items_VD.mean(0, dtype=wide)
@@ -110,33 +113,42 @@ def _loss_and_gradients(
 
 
 def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
-    log_sum_N = torch.cat([log_sum_R for _, _, log_sum_R in _chunks(hidden_ND, items_VD)])
+    log_sum_N = torch.cat([log_sum_R for *_, log_sum_R in _chunks(hidden_ND, items_VD)])
     aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
     return (log_sum_N - (hidden_ND * aim_ND).sum(1)).mean()
 
 
-def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield each chunk's rows, its probabilities (valid until the next chunk) and log sum exp(l)."""
+def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Yield each chunk's rows, its exp(l - shift) (valid until the next chunk), their sums and log sum exp(l)."""
     (rows, _), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
     elements = CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_CHUNK_ELEMENTS
     chunk_rows = min(rows, max(MIN_CHUNK_ROWS, elements // num_items))
-    logits, probabilities = hidden_ND.new_empty(2, chunk_rows, num_items).unbind()
+    are_small = _are_small(hidden_ND, items_VD)
+    logits = hidden_ND.new_empty(chunk_rows, num_items)
     for begin in range(0, rows, chunk_rows):
         rows_R = slice(begin, min(begin + chunk_rows, rows))
-        size = rows_R.stop - begin
-        logits_RV = torch.mm(hidden_ND[rows_R], items_VD.T, out=logits[:size])
-        probabilities_RV = torch.softmax(logits_RV, 1, out=probabilities[:size])
-        # the greatest probability cannot underflow, so the sum is exact where the target's own has vanished
-        log_sum_R = logits_RV.amax(1).to(wide) - probabilities_RV.amax(1).to(wide).log()
-        yield rows_R, probabilities_RV, log_sum_R
+        logits_RV = torch.mm(hidden_ND[rows_R], items_VD.T, out=logits[: rows_R.stop - begin])
+        greatest_R1 = None if are_small else logits_RV.amax(1, keepdim=True)
+        exponentials_RV = (logits_RV if greatest_R1 is None else logits_RV.sub_(greatest_R1)).exp_()
+        sum_R1 = exponentials_RV.sum(1, keepdim=True, dtype=wide)
+        log_sum_R1 = sum_R1.log() if greatest_R1 is None else sum_R1.log() + greatest_R1
+        yield rows_R, exponentials_RV, sum_R1, log_sum_R1[:, 0]
 
 
-def _add_product(total_VD: Tensor, probabilities_RV: Tensor, hidden_RD: Tensor) -> None:
+def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
+    """Tell whether no logit can be greater than `SMALL_LOGIT`, by the norms; not asked of a GPU, which would wait."""
+    if hidden_ND.device.type != "cpu":
+        return False
+    norms = (torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).amax() for x in (hidden_ND, items_VD))
+    return math.prod(map(float, norms)) < SMALL_LOGIT
+
+
+def _add_product(total_VD: Tensor, exponentials_RV: Tensor, hidden_RD: Tensor) -> None:
     if total_VD.dtype == hidden_RD.dtype:
-        total_VD.addmm_(probabilities_RV.T, hidden_RD)
+        total_VD.addmm_(exponentials_RV.T, hidden_RD)
     else:
-        total_VD.add_(probabilities_RV.T @ hidden_RD)
+        total_VD.add_(exponentials_RV.T @ hidden_RD)
 
 
 def sampled_softmax(

@@ -38,12 +38,13 @@ def small_chunks(monkeypatch):
     num_items=st.integers(1, 30),
     smoothing=st.sampled_from([0.0, 0.1, 0.9]),
     chunk_elements=st.integers(1, 200),
+    scale=st.sampled_from([1.0, 20.0]),  # logits that exp takes as they are, and logits that it cannot
 )
-def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, chunk_elements):
+def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, chunk_elements, scale):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "CPU_CHUNK_ELEMENTS", chunk_elements)
         patch.setattr(losses, "MIN_CHUNK_ROWS", 1)
-        hidden, table, targets = problem(rows, num_items)
+        hidden, table, targets = problem(rows, num_items, scale=scale)
         ours, torchs = cross_entropy(hidden, table, targets, smoothing), full(hidden, table, targets, smoothing)
         torch.testing.assert_close(ours, torchs)
         gradients = torch.autograd.grad(3 * ours, (hidden, table))  # what comes from above is multiplied in
@@ -59,6 +60,15 @@ def test_cross_entropy_in_float32_survives_logits_far_apart():
     assert ours.item() == pytest.approx(exact.item(), rel=1e-5)
     gradient = torch.autograd.grad(ours, hidden)[0]
     torch.testing.assert_close(gradient, torch.autograd.grad(exact, hidden)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [losses.SMALL_LOGIT * 0.999, losses.SMALL_LOGIT * 1.001])
+def test_cross_entropy_in_float32_is_exact_where_exp_begins_to_be_shifted(logit):
+    hidden = torch.tensor([[logit]]).requires_grad_()
+    table = torch.tensor([[0.0], [-1.0]] + [[1.0]] * 1_000)
+    ours = cross_entropy(hidden, table, torch.tensor([1]))
+    assert ours.item() == pytest.approx(2 * logit + math.log(1_000), rel=1e-6)
+    assert torch.autograd.grad(ours, hidden)[0].item() == pytest.approx(2.0, rel=1e-5)
 
 
 class Largest(TorchDispatchMode):
