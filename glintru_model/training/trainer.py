@@ -17,6 +17,7 @@ from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.data.sequences import SequenceDataset
 from glintru_model.errors import TrainingError
+from glintru_model.memory import FreedMemory
 from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.registry import build_model
 from glintru_model.progress import Progress, format_seconds, say
@@ -103,6 +104,7 @@ class _Training:
             device=runtime.device,
         )
         data = [dataset.manifest.get("dataset_hash"), dataset.num_items, self.batches.num_targets]
+        self.memory = FreedMemory()
         self.fingerprint = json.dumps([config.model_dump(), data], sort_keys=True)
         self.state = TrainingState()
 
@@ -186,6 +188,7 @@ class _Training:
         loss_sum, done = 0.0, 0
         for batch in self.batches.epoch(epoch):
             loss = self._step(epoch, batch)
+            self.memory.give_back()
             loss_sum, done = loss_sum + loss * len(batch.targets), done + len(batch.targets)
             if done < self.batches.num_targets:
                 progress.update(done, f"loss {loss:.3f}")

@@ -1,7 +1,9 @@
+import platform
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 CHILD = """
 from glintru_model.memory import peak_resident_bytes
@@ -18,3 +20,31 @@ def test_the_peak_is_the_process_own_and_stays():
     before, after = map(int, done.stdout.split())
     assert before < parent.nbytes // 2
     assert after - before > 150 << 20
+
+
+HOLES = """
+from pathlib import Path
+from glintru_model.memory import FreedMemory
+
+def resident():
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * 4096
+
+memory, before = FreedMemory(), resident()
+blocks = [b"x" * 100_000 for _ in range(4_000)]
+blocks = blocks[::40]  # each keeps what is below it from falling off the heap's end
+holes = resident()
+memory.give_back()
+first = resident()
+blocks.append([b"x" * 100_000 for _ in range(40)])
+memory.give_back()
+print(holes - before, first - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other remedies")
+def test_holes_are_given_back_once_memory_has_grown_enough():
+    done = subprocess.run([sys.executable, "-c", HOLES], check=True, capture_output=True, text=True)
+    holes, given_back, little_more = map(int, done.stdout.split())
+    assert holes > 300e6
+    assert given_back < 50e6
+    assert little_more - given_back > 2e6  # too little to look at
