@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy --config pipelines/configs/ml-1m.yaml --data ml-1m.parquet --seeds 0 1 2
 
 The epoch is chosen on validation, the test targets are ranked once, seen items are filtered. One thread. A run that was
-stopped goes on from its checkpoint; one that is done is not repeated. Writes benchmarks/results/accuracy.json, which
-keeps what other logs have there.
+stopped goes on from its checkpoint. Writes benchmarks/results/accuracy.json after every run; one that stands there
+with the settings of today is not repeated, and what other logs have there is kept.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from glintru_model.models.scorer import ModelScorer
 from glintru_model.progress import say
 from glintru_model.training.trainer import train
 
+Recommender = GlintruRecommender | SasrecRecommender
+
 METRICS = ("ndcg_at_10", "recall_at_10")
 BATCH_SIZE = 256
 
@@ -40,13 +42,13 @@ def main() -> None:
     dataset = prepare(config, options.data, options.work / config.name)
     for seed in options.seeds:
         for model in options.models:
-            done = options.work / config.name / f"{model}-{seed}.json"
-            if not done.exists():
-                write_json(done, measure(getattr(config.models, model), dataset, seed, done.with_suffix("")))
-            say(f"{config.name}, {model}, seed {seed}: {read_json(done)['test']}")
-    results = read_json(options.output) if options.output.exists() else {}
-    results[config.name] = summarise(config.name, dataset, options.work / config.name)
-    write_json(options.output, results)
+            recommender = with_seed(getattr(config.models, model), seed)
+            if seed not in seeds_done(options.output, config.name, recommender):
+                run = measure(recommender, dataset, options.work / config.name / f"{model}-{seed}")
+                keep(options.output, dataset, config.name, run)
+    for model in options.models:
+        found = read_json(options.output)[config.name][model]
+        say(f"{config.name}, {model}, {len(found['seeds'])} seeds: " + str({name: found[name] for name in METRICS}))
 
 
 def prepare(config: PipelineConfig, data: Path, folder: Path) -> SequenceDataset:
@@ -57,12 +59,14 @@ def prepare(config: PipelineConfig, data: Path, folder: Path) -> SequenceDataset
     return load_sequences(folder / "sequences")
 
 
-def measure(
-    recommender: GlintruRecommender | SasrecRecommender, dataset: SequenceDataset, seed: int, checkpoints: Path
-) -> dict[str, Any]:
-    """Train with a seed and rank the test targets by the best epoch's weights."""
+def with_seed(recommender: Recommender, seed: int) -> Recommender:
+    """Return the run's settings with this seed, on one thread of a CPU."""
     training = recommender.training.model_copy(update={"seed": seed, "num_threads": 1, "device": "cpu"})
-    config = recommender.model_copy(update={"training": training})
+    return recommender.model_copy(update={"training": training})
+
+
+def measure(config: Recommender, dataset: SequenceDataset, checkpoints: Path) -> dict[str, Any]:
+    """Train, and rank the test targets by the best epoch's weights."""
 
     def metrics(model: SequentialRecommender, split: Any) -> dict[str, float]:
         cases = dataset.cases(split)
@@ -73,7 +77,8 @@ def measure(
         config, dataset, validate=lambda model: metrics(model, "validation"), checkpoint_dir=checkpoints
     )
     return {
-        "recommender": config.model_dump(),
+        "recommender": config.model_dump(mode="json"),
+        "hardware": describe_machine(),
         "validation": result.best_metrics,
         "test": metrics(model, "test"),
         "best_epoch": result.best_epoch,
@@ -86,28 +91,36 @@ def measure(
     }
 
 
-def summarise(name: str, dataset: SequenceDataset, folder: Path) -> dict[str, Any]:
-    """Gather every finished run of a log, with mean and standard deviation over seeds."""
-    found: dict[str, Any] = {
-        "hardware": describe_machine(),
-        "users": dataset.num_users,
-        "items": dataset.num_items,
-        "interactions": len(dataset.item_ids),
-    }
-    for model in ("glintru", "sasrec"):
-        runs = {path.stem.rpartition("-")[2]: read_json(path) for path in sorted(folder.glob(f"{model}-*.json"))}
-        values = {metric: [run["test"][metric] for run in runs.values()] for metric in METRICS}
-        found[model] = {
-            "seeds": runs,
-            **{
-                metric: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1)) if len(v) > 1 else None}
-                for metric, v in values.items()
-                if v
-            },
-        }
-        for metric in METRICS:
-            say(f"{name}, {model}, {len(runs)} seeds: test {metric} {found[model].get(metric)}")
-    return found
+def seeds_done(output: Path, name: str, config: Recommender) -> list[int]:
+    """List the seeds that were measured with these settings."""
+    log = read_json(output).get(name, {}) if output.exists() else {}
+    return [int(seed) for seed in _comparable(log, config.model_dump(mode="json"))]
+
+
+def keep(output: Path, dataset: SequenceDataset, name: str, run: dict[str, Any]) -> None:
+    """Add a run to those of the same settings and write mean and standard deviation over seeds."""
+    results = read_json(output) if output.exists() else {}
+    log = results.setdefault(name, {})
+    log |= {"users": dataset.num_users, "items": dataset.num_items, "interactions": len(dataset.item_ids)}
+    runs = _comparable(log, run["recommender"]) | {str(run["recommender"]["training"]["seed"]): run}
+    found: dict[str, Any] = {"seeds": dict(sorted(runs.items()))}
+    for metric in METRICS:
+        values = [run["test"][metric] for run in runs.values()]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        found[metric] = {"mean": float(np.mean(values)), "sd": sd}
+    log[run["recommender"]["name"]] = found
+    write_json(output, results)
+
+
+def _comparable(log: dict[str, Any], recommender: dict[str, Any]) -> dict[str, Any]:
+    """Return a log's runs whose settings differ in the seed alone."""
+
+    def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+        return settings | {"training": settings["training"] | {"seed": 0}}
+
+    runs = log.get(recommender["name"], {}).get("seeds", {})
+    wanted = without_seed(recommender)
+    return {seed: run for seed, run in runs.items() if without_seed(run["recommender"]) == wanted}
 
 
 def _options() -> argparse.Namespace:
