@@ -1,13 +1,12 @@
 """One of this package's models: training speed, top-10 speed and share of the core's matrix rate, in a process alone.
 
-    python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS GOAL
+    python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS
 
-MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS (validation not counted) or
-until validation NDCG@10 reaches GOAL, at width 64 with default settings. Prints one line of JSON.
+MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS, validation not counted, at
+width 64 with default settings. Prints one line of JSON.
 """
 
 import argparse
-import contextlib
 import json
 import resource
 import time
@@ -34,10 +33,6 @@ from glintru_model.training.trainer import EpochResult, train
 WIDTH = 64
 SCORE_BATCH_SIZE = 256
 _MATRIX = 2048
-
-
-class GoalReachedError(Exception):
-    """Ends the training."""
 
 
 def matrix_rate() -> float:
@@ -72,10 +67,10 @@ def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> 
 
 
 class Watch:
-    """Validates after each epoch and stops at the goal; knows the seconds of training alone."""
+    """Validates after each epoch; knows the seconds of training alone."""
 
-    def __init__(self, dataset: SequenceDataset, goal: float) -> None:
-        self.dataset, self.goal = dataset, goal
+    def __init__(self, dataset: SequenceDataset) -> None:
+        self.dataset = dataset
         self.model: SequentialRecommender | None = None
         self.epochs: list[tuple[float, float]] = []  # seconds of training, targets
         self.curve: list[tuple[float, float]] = []
@@ -89,12 +84,10 @@ class Watch:
         return {"ndcg_at_10": float(metrics_from_ranks(result.ranks, (10,))["ndcg_at_10"].mean())}
 
     def on_epoch(self, result: EpochResult) -> None:
-        """Note the epoch; raises GoalReachedError."""
+        """Note the epoch."""
         seconds = self.paused - self.resumed
         self.epochs.append((seconds, seconds * result.targets_per_second))
         self.curve.append((self.seconds, result.validation["ndcg_at_10"]))
-        if self.curve[-1][1] >= self.goal:
-            raise GoalReachedError
         self.resumed = time.perf_counter()
 
     @property
@@ -103,11 +96,10 @@ class Watch:
         return sum(seconds for seconds, _ in self.epochs)
 
 
-def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float, goal: float) -> dict[str, Any]:
+def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float) -> dict[str, Any]:
     """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
-    config, rate, watch = recommender(name, max_seq_len, seconds), matrix_rate(), Watch(dataset, goal)
-    with contextlib.suppress(GoalReachedError):
-        train(config, dataset, validate=watch.validate, on_epoch=watch.on_epoch)
+    config, rate, watch = recommender(name, max_seq_len, seconds), matrix_rate(), Watch(dataset)
+    train(config, dataset, validate=watch.validate, on_epoch=watch.on_epoch)
     assert watch.model is not None
     speed = sum(targets for _, targets in watch.epochs) / watch.seconds
     lengths = [min(end - 1, max_seq_len) for end in dataset.train_ends.tolist() if end > 1]
@@ -131,11 +123,10 @@ def main() -> None:
     parser.add_argument("sequences", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("goal", type=float)
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = load_sequences(options.sequences)
-    print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds, options.goal)))
+    print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds)))
 
 
 if __name__ == "__main__":

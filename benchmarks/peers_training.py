@@ -3,8 +3,8 @@
     peers/bin/python benchmarks/peers_training.py rectools-sasrec|recbole-sasrec|recbole-gru4rec LOG MAX_SEQ_LEN SECONDS
 
 LOG is the folder that `benchmarks.model_speed` writes: train.parquet and validation.parquet, both user_id, item_id and
-timestamp. The peer trains on the one for SECONDS (loading not counted) or until its NDCG@10 on the other reaches the
-given value, width 64, with its own loop, loss over all items and defaults otherwise. Prints one line of JSON.
+timestamp. The peer trains on the one for SECONDS (loading not counted) and is measured on the other, width 64, with its
+own loop, loss over all items and defaults otherwise. Prints one line of JSON.
 """
 
 import argparse
@@ -36,14 +36,14 @@ def ndcg_at_10(recommended: pd.DataFrame, truth: pd.DataFrame) -> float:
 class Clock:
     """Seconds and targets of training alone, and the validation figures on the way."""
 
-    def __init__(self, limit: float, goal: float) -> None:
-        self.limit, self.goal = limit, goal
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self.seconds, self.targets = 0.0, 0
         self.curve: list[tuple[float, float]] = []
 
     def is_over(self) -> bool:
-        """Say whether time is up or the goal is reached."""
-        return self.seconds >= self.limit or bool(self.curve and self.curve[-1][1] >= self.goal)
+        """Say whether time is up."""
+        return self.seconds >= self.limit
 
 
 def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> float:
@@ -212,11 +212,10 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("goal", type=float)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    clock = Clock(options.seconds, options.goal)
+    clock = Clock(options.seconds)
     run: dict[str, Callable[[], float]] = {
         "rectools-sasrec": lambda: run_rectools(options.log, options.max_seq_len, clock),
         "recbole-sasrec": lambda: run_recbole(options.log, options.max_seq_len, clock, "SASRec"),
