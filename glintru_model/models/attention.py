@@ -60,10 +60,17 @@ def linear_attention_newest(q_BHK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Te
         return _read(q_BHK, k_BHLK.mT @ v_BHLK)
 
 
-def linear_attention_step(q_BHK: Tensor, k_BHK: Tensor, v_BHK: Tensor, state_BHKK: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend from the newest step of a causal history; returns its (B, H, K) and the next state."""
-    state_BHKK = torch.addcmul(state_BHKK, k_BHK[..., :, None], v_BHK[..., None, :])
-    return _read(q_BHK, state_BHKK), state_BHKK
+def linear_attention_step(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHK: Tensor, state_BHKK: Tensor, lost_BHKK: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attend from the newest step of a causal history; returns its (B, H, K), the next state, and what it lost.
+
+    What rounding loses of thousands of additions is carried along (Kahan's sum); otherwise two blocks in float32 are
+    off by 4e-4 after 6,000 steps.
+    """
+    added_BHKK = torch.addcmul(lost_BHKK, k_BHK[..., :, None], v_BHK[..., None, :])
+    total_BHKK = state_BHKK + added_BHKK
+    return _read(q_BHK, total_BHKK), total_BHKK, added_BHKK - (total_BHKK - state_BHKK)
 
 
 def _read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:

@@ -39,12 +39,14 @@ class BlockState(NamedTuple):
         gru_hidden: (B, D).
         gate_window: the last inputs of the second convolution, (kernel_size - 1, B, D).
         attention: sum of k v^T over the history, float32, (B, H, K, K).
+        attention_lost: what rounding has lost of that sum, (B, H, K, K).
     """
 
     conv_window: Tensor
     gru_hidden: Tensor
     gate_window: Tensor
     attention: Tensor
+    attention_lost: Tensor
 
 
 State = tuple[BlockState, ...]
@@ -102,11 +104,11 @@ class SelectiveGRU(nn.Module):
         return self.gated_conv.newest(aligned.flatten(1, 2)).view(length, *width)
 
     def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """Advance by one event; `state.attention` is passed on."""
+        """Advance by one event; what belongs to the attention is passed on."""
         conv_BD, conv_window = self.conv.step(self.input(x_BD), state.conv_window)
         gru_hidden = self.gru.step(conv_BD, state.gru_hidden)
         out_BD, gate_window = self.gated_conv.step(self._selected(conv_BD, gru_hidden), state.gate_window)
-        return out_BD, BlockState(conv_window, gru_hidden, gate_window, state.attention)
+        return out_BD, state._replace(conv_window=conv_window, gru_hidden=gru_hidden, gate_window=gate_window)
 
     def _selected(self, conv: Tensor, recurrent: Tensor) -> Tensor:
         selected: Tensor = self.dropout(self.gate(conv)) * self.channel_crossing(recurrent)
@@ -142,10 +144,10 @@ class LinearAttention(nn.Module):
         return self._added(x_BD, attended_BHK.flatten(1))
 
     def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """Advance by one event; only `state.attention` changes."""
+        """Advance by one event; only what belongs to the attention changes."""
         q_BHK, k_BHK, v_BHK = self._project(x_BD)
-        attended_BHK, attention = linear_attention_step(q_BHK, k_BHK, v_BHK, state.attention)
-        return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=attention)
+        attended_BHK, *sums = linear_attention_step(q_BHK, k_BHK, v_BHK, state.attention, state.attention_lost)
+        return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=sums[0], attention_lost=sums[1])
 
     def _project(self, x: Tensor, which: slice = ALL_THREE) -> tuple[Tensor, ...]:
         """Return those of unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
@@ -268,7 +270,7 @@ class GLINTRU(SequentialRecommender):
         head_dim = config.embedding_dim // config.num_heads
         hidden = table.new_zeros(batch_size, config.embedding_dim)
         attention = table.new_zeros(batch_size, config.num_heads, head_dim, head_dim)
-        return (BlockState(window, hidden, window, attention),) * config.num_blocks
+        return (BlockState(window, hidden, window, attention, attention),) * config.num_blocks
 
     def step(self, item_ids_B: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one event to each history, at a cost that does not depend on how long it is.

@@ -61,12 +61,23 @@ def test_bidirectional_attention_sums_over_every_step():
 def test_steps_equal_the_whole():
     torch.manual_seed(0)
     q, k, v = projections(20)
-    state = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
+    state = lost = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
     rows = []
     for t in range(20):
-        row, state = linear_attention_step(q[:, :, t], k[:, :, t], v[:, :, t], state)
+        row, state, lost = linear_attention_step(q[:, :, t], k[:, :, t], v[:, :, t], state, lost)
         rows.append(row)
     torch.testing.assert_close(torch.stack(rows, 2), causal_linear_attention(q, k, v, 8))
+
+
+def test_ten_thousand_steps_in_float32_lose_nothing():
+    torch.manual_seed(0)
+    v = torch.rand(10_000, 1, 1, 4) + 3  # of one sign, so that the sum only grows
+    q = k = unit_norm(torch.rand(10_000, 1, 1, 4))
+    state = lost = torch.zeros(1, 1, 4, 4)
+    for t in range(10_000):
+        row, state, lost = linear_attention_step(q[t], k[t], v[t], state, lost)
+    exact = torch.einsum("bhk,tbhk,tbhv->bhv", q[-1].double(), k.double(), v.double()) / 2
+    torch.testing.assert_close(row.double(), exact, rtol=5e-7, atol=0)
 
 
 @pytest.mark.parametrize("attention", [causal_linear_attention, linear_attention])
