@@ -12,12 +12,13 @@ _STATUS, _PAGES = Path("/proc/self/status"), Path("/proc/self/statm")
 def peak_resident_bytes() -> int:
     """Return the most resident memory that this process has held so far.
 
-    Where there is no /proc, `ru_maxrss` tells. Linux hands that on from the process that started this one, so that a
+    Where /proc does not tell, `ru_maxrss` does. Linux hands that on from the process that started this one, so that a
     child of a large parent would seem as large.
     """
     if _STATUS.exists():
-        [kilobytes] = [line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(kilobytes) * 1024
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):  # some sandboxes' kernels leave it out
+                return int(line.split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -38,9 +39,11 @@ class FreedMemory:
 
     def give_back(self) -> None:
         """Look at the growth, and give back if it is time."""
-        if self._trim and self._resident_pages() > GROWTH * self._needed_pages:
+        grown = self._resident_pages()
+        if self._trim and grown > GROWTH * self._needed_pages:
             self._trim(0)
-            self._needed_pages = self._resident_pages()
+            # what grows again to the same size within a step is used, not lost in holes
+            self._needed_pages = max(self._resident_pages(), int(grown / GROWTH))
 
     def _resident_pages(self) -> int:
         return int(_PAGES.read_bytes().split()[1]) if self._trim else 0
