@@ -19,6 +19,7 @@ from glintru_model.evaluation.sampling import PopularitySampler, sampled_ranks
 from glintru_model.progress import Progress
 
 TIE_RULE = "every other candidate with the target's score is ranked above the target"
+SCORES_AT_ONCE = 1 << 26  # of a batch; a few copies of them are held
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -77,7 +78,7 @@ def rank_targets(
         dataset: holds the histories.
         cases: the questions.
         filter_seen: take the items of the case's history out of the candidates.
-        batch_size: cases scored at once.
+        batch_size: cases scored at once; fewer where the catalogue is so large that their scores would fill memory.
         top_k: how many items to recommend for each case.
         what: shows progress under this name; silent if empty.
         sampler: ranks each target among its draws as well.
@@ -91,6 +92,7 @@ def rank_targets(
     among_sampled = None if sampler is None else np.empty(len(cases), dtype=np.int64)
     # Longest first: a batch of like lengths is padded least, and memory that does not suffice shows at once.
     order = np.argsort(cases.history_starts - cases.history_ends, kind="stable")
+    batch_size = max(1, min(batch_size, SCORES_AT_ONCE // (dataset.num_items + 1)))
     progress = Progress(what, len(cases), "users") if what else None
     for start in range(0, len(cases), batch_size):
         rows = order[start : start + batch_size]

@@ -140,7 +140,7 @@ def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
     """Tell whether no logit can be greater than `SMALL_LOGIT`, by the norms; not asked of a GPU, which would wait."""
     if hidden_ND.device.type != "cpu":
         return False
-    norms = (torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).amax() for x in (hidden_ND, items_VD))
+    norms = (torch.linalg.vector_norm(x, dim=1).amax() for x in (hidden_ND, items_VD))
     return math.prod(map(float, norms)) < SMALL_LOGIT
 
 
