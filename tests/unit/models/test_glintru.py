@@ -191,19 +191,6 @@ def test_released_padding_is_the_reference_of_the_padded_row(num_blocks):
         np.testing.assert_allclose(newest[row], expected[length - 1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("variant", ["causal", "paper"])
-def test_items_without_any_embedding_give_finite_results_and_gradients(variant):
-    model = small_model(variant, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    item_ids, lengths = histories([4, 2])
-    hidden = model.encode(item_ids, lengths)
-    hidden.square().sum().backward()
-    assert hidden.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
 @pytest.mark.parametrize(("num_blocks", "kernel_size"), [(1, 3), (2, 1), (3, 4)])
 def test_steps_equal_the_encoding_of_the_whole_history(num_blocks, kernel_size):
     model = small_model(dtype=torch.float32, num_blocks=num_blocks, kernel_size=kernel_size)
