@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from glintru_model.config import MODEL_NAMES, GlintruRecommender, PipelineConfig, RecommenderConfig, SasrecRecommender
@@ -57,6 +56,8 @@ def load_pipeline_config(path: Path | None, overrides: Mapping[str, Any] | None 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds a setting that cannot be used.
     """
+    import yaml  # here, because the trainer reads settings as JSON alone and does without it
+
     values: Any = {}
     if path is not None:
         try:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from glintru_model.config import GlintruRecommender, SasrecRecommender
     from glintru_model.data.sequences import SequenceDataset
     from glintru_model.models.base import SequentialRecommender
-    from glintru_model.tracking import RunRef
+    from glintru_model.tracking import RunRef, Tracker
+    from glintru_model.training.results import EpochResult
 
 __all__ = [
     "build_sequences",
@@ -154,7 +156,6 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
     from glintru_model.models.files import save_model
     from glintru_model.tracking import NullTracker, child_run
     from glintru_model.training import distributed
-    from glintru_model.training.trainer import EpochResult
     from glintru_model.training.trainer import train as train_model
 
     config = _chosen(Path(best_path))
@@ -164,17 +165,11 @@ def train(evaluation: str, best_path: str, dataset_dir: str, run_path: str, mode
         return launch(train, evaluation, best_path, dataset_dir, run_path, model_dir, processes=processes)
     dataset, output = load_sequences(Path(dataset_dir)), Path(model_dir)
     validate = _validation(dataset, parse(EvaluationConfig, evaluation, "evaluation"))
-    tags = {"kind": "model", "model": config.name}
-    tracked = child_run(_run(run_path), config.name, tags, system_metrics=True)
+    tracked = child_run(_run(run_path), config.name, {"kind": "model", "model": config.name}, system_metrics=True)
     with tracked if distributed.is_first() else nullcontext(NullTracker()) as run:
         run.log_params(config.model_dump())
         run.log_dataset(dataset.manifest)
-
-        def on_epoch(result: EpochResult) -> None:
-            metrics = {f"val/{name}": value for name, value in result.validation.items()}
-            curve = {"train/loss": result.train_loss, "train/targets_per_second": result.targets_per_second}
-            run.log_metrics({**metrics, **curve}, step=result.epoch)
-
+        on_epoch = partial(_log_epoch, run)
         checkpoints = output.with_name(f"{output.name}.checkpoints")
         model, result = train_model(config, dataset, validate=validate, on_epoch=on_epoch, checkpoint_dir=checkpoints)
         if not distributed.is_first():
@@ -248,6 +243,12 @@ def compare_and_register(
         Path(summary_path),
         Path(report_path),
     )
+
+
+def _log_epoch(run: "Tracker", result: "EpochResult") -> None:
+    metrics = {f"val/{name}": value for name, value in result.validation.items()}
+    curve = {"train/loss": result.train_loss, "train/targets_per_second": result.targets_per_second}
+    run.log_metrics({**metrics, **curve}, step=result.epoch)
 
 
 def _run(run_path: str) -> "RunRef":

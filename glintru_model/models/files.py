@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from glintru_model.config import GlintruRecommender, SasrecRecommender
 from glintru_model.config_io import parse_recommender
@@ -38,6 +36,10 @@ def save_model(
         DataError: there is no vocabulary.
         StorageError: the disk refused.
     """
+    # here and in `load_model`, because a training that begins with fresh weights does without it
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     if not vocabulary_path.is_file():
         raise DataError(f"{vocabulary_path}: no such file, expected the vocabulary of the training sequences")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -61,6 +63,9 @@ def load_model(
     Raises:
         DataError: a file is missing, is not what its name says, or does not fit the others.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     stored = read_json(config_path)
     if not isinstance(stored, dict) or not isinstance(stored.get("num_items"), int):

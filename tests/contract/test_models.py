@@ -150,6 +150,20 @@ def test_padding_gets_no_gradient_and_stays_zero(model):
     assert not model.item_embedding.weight.grad[0].any()
 
 
+@pytest.mark.parametrize("method", ["encode", "newest", "prefixes"])
+def test_weights_and_embeddings_of_zero_give_finite_results_and_gradients(model, method):
+    if method == "prefixes" and not model.trains_every_position:
+        pytest.skip("its prefixes share nothing")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    item_ids, lengths = histories([4, 2])
+    hidden = getattr(model, method)(item_ids, lengths)
+    hidden.square().sum().backward()
+    assert hidden.isfinite().all()  # no norm divides 0 by 0
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_evaluation_repeats_exactly_and_training_drops_at_random(model):
     item_ids, lengths = histories([9, 4])
     assert torch.equal(model.encode(item_ids, lengths), model.encode(item_ids, lengths))

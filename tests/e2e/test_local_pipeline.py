@@ -1,10 +1,8 @@
 """The whole pipeline by kfp.local, as a user starts it, on a small log of her own."""
 
 import copy
-import csv
 import json
 import os
-import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,51 +12,9 @@ import psutil
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.running import ROOT, SETTINGS, Outcome, run_pipeline, write_log
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = {
-    "name": "tiny",
-    "models": {
-        model: {
-            "architecture": {"max_seq_len": 10, "embedding_dim": 8, "num_heads": 2},
-            "training": {"max_epochs": 2, "batch_size": 32},
-        }
-        for model in ("glintru", "sasrec")
-    },
-    "tuning": {"num_trials": 2, "num_workers": 2, "max_epochs": 1},
-    "evaluation": {"bootstrap_samples": 100},
-}
-
-
-@dataclass
-class Outcome:
-    """One run of the command."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run_pipeline(*options) -> Outcome:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "KFP_"))}
-    command = [sys.executable, "-m", "pipelines.run", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def write_log(path, num_users, columns=("user_id", "item_id", "timestamp")):
-    """Write a CSV in which users walk around a ring of 20 items."""
-    rng = random.Random(0)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for user in range(num_users):
-            item = rng.randrange(20)
-            for step in range(8):
-                writer.writerow([user, f"item {item}", 1_600_000_000 + step])
-                item = (item + rng.choice((1, 1, 1, 2))) % 20
 
 
 @dataclass
@@ -227,73 +183,6 @@ def assert_no_run_is_left_open(database):
         client = MlflowClient(f"sqlite:///{database}")
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         assert "RUNNING" not in {run.info.status for run in client.search_runs(experiments)}
-
-
-def good_log(path):
-    write_log(path, num_users=10)
-
-
-ZERO_LENGTH = {"models": {"sasrec": {"architecture": {"max_seq_len": 0}}}}
-
-
-def event_log(user="1", item="1", timestamp="1600000000"):
-    """Write one row that cannot be used between good ones."""
-
-    def write(path):
-        good_log(path)
-        path.write_text(path.read_text() + f"{user},{item},{timestamp}\n")
-
-    return write
-
-
-def refused(**ingest):
-    return {"ingest": ingest}
-
-
-BAD = {  # how the log is written, settings laid over the good ones, what the line must name
-    "missing column": (
-        lambda p: write_log(p, 10, ("user", "item_id", "timestamp")),
-        {},
-        ["log.csv", "user_id", "user"],
-    ),
-    "empty file": (lambda p: p.write_text(""), {}, ["log.csv", "empty"]),
-    "nobody left": (good_log, {"sequences": {"k_core": 500}}, ["k_core", "500"]),
-    "no such file": (lambda p: None, {}, ["log.csv"]),
-    "negative timestamp": (event_log(timestamp="-5"), {}, ["log.csv", "timestamp", "-5"]),
-    "text timestamp": (event_log(timestamp="yesterday"), {}, ["log.csv", "timestamp", "yesterday"]),
-    "null id": (event_log(user=""), {}, ["log.csv", "user_id", "missing"]),
-    "unreadable Parquet": (good_log, refused(format="parquet"), ["log.csv", "Parquet"]),
-    "wrong checksum": (good_log, refused(checksum="md5:" + 32 * "0"), ["log.csv", "md5", 32 * "0"]),
-    "setting": (good_log, ZERO_LENGTH, ["models.sasrec.architecture.max_seq_len", "0"]),
-    "unknown key": (good_log, {"trainning": {}}, ["trainning"]),
-    "unknown model": (good_log, {"models": {"bert4rec": {}}}, ["bert4rec", "glintru, sasrec"]),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
-    write, changes, parts = BAD[case]
-    log, config = tmp_path / "log.csv", tmp_path / "run.yaml"
-    write(log)
-    config.write_text(yaml.safe_dump({**SETTINGS, **changes}))
-    outcome = run_pipeline("--config", config, "--data", log, "--runs-dir", tmp_path / "runs")
-    assert outcome.code == 2
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("error: ")
-    for part in parts:
-        assert part in line
-    assert "Traceback" not in outcome.out
-    assert not list((tmp_path / "runs").rglob("sequences.arrow"))
-
-
-def test_an_unknown_dataset_is_one_line_and_exit_code_2(tmp_path):
-    outcome = run_pipeline("--data", "ml-10m", "--runs-dir", tmp_path / "runs")
-    assert outcome.code == 2
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("error: ")
-    assert "ml-10m" in line
-    assert "ml-100k" in line
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_polite_end_ends_the_tasks_and_closes_the_run(tmp_path):

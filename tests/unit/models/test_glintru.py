@@ -179,17 +179,16 @@ def test_released_padding_leaks_as_in_the_release():
         assert ((alone - padded).abs().max() > 1e-4) == moves
 
 
-@pytest.mark.parametrize("variant", ["causal", "paper"])
-def test_items_without_any_embedding_give_finite_results_and_gradients(variant):
-    model = small_model(variant, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    item_ids, lengths = histories([4, 2])
-    hidden = model.encode(item_ids, lengths)
-    hidden.square().sum().backward()
-    assert hidden.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_released_padding_is_the_reference_of_the_padded_row(num_blocks):
+    model = small_model("paper", released_padding=True, num_blocks=num_blocks)
+    item_ids, lengths = histories([5, 12, 1])
+    hidden = model.encode(item_ids, lengths).detach().numpy()
+    newest = model.newest(item_ids, lengths).detach().numpy()
+    for row, length in enumerate(lengths.tolist()):
+        expected = reference(model, item_ids[row].numpy())  # as if padding were an item of embedding 0
+        np.testing.assert_allclose(hidden[row], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(newest[row], expected[length - 1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("num_blocks", "kernel_size"), [(1, 3), (2, 1), (3, 4)])

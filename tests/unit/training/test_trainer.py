@@ -144,17 +144,36 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(dataset, tmp_path):
         train(recommender(), dataset, validate=Script(0.1), checkpoint_dir=tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
+class ExplodingGradient(torch.autograd.Function):
+    """Passes its input on as it is, and back a gradient that has no end."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_, gradient):
+        return torch.full_like(gradient, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "told"),
+    [
+        (lambda self, x: torch.full_like(x, math.nan, requires_grad=True), "loss nan with gradient norm nan"),
+        (lambda self, x: ExplodingGradient.apply(x), r"loss \d+\.\d+ with gradient norm (nan|inf)"),
+    ],
+)
+def test_a_loss_or_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    dataset, tmp_path, monkeypatch, spoiled, told
+):
     config = recommender(batch_size=1000)  # one step an epoch
     good = {}
 
     def poison(result):
         good["bytes"] = (tmp_path / "checkpoint.pt").read_bytes()
-        monkeypatch.setattr(
-            torch.nn.LayerNorm, "forward", lambda self, x: torch.full_like(x, math.nan, requires_grad=True)
-        )
+        monkeypatch.setattr(torch.nn.LayerNorm, "forward", spoiled)
 
-    with pytest.raises(TrainingError, match=r"loss nan .* at step 2 \(epoch 2, batch sha256 [0-9a-f]{16}\)"):
+    with pytest.raises(TrainingError, match=told + r" at step 2 \(epoch 2, batch sha256 [0-9a-f]{16}\)"):
         train(config, dataset, validate=Script(0.1), on_epoch=poison, checkpoint_dir=tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == good["bytes"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt"]
