@@ -43,7 +43,7 @@ def main() -> None:
     for seed in options.seeds:
         for model in options.models:
             recommender = with_seed(getattr(config.models, model), seed)
-            if seed not in seeds_done(options.output, config.name, recommender):
+            if seed not in seeds_done(options.output, dataset, config.name, recommender):
                 run = measure(recommender, dataset, options.work / config.name / f"{model}-{seed}")
                 keep(options.output, dataset, config.name, run)
     for model in options.models:
@@ -91,17 +91,14 @@ def measure(config: Recommender, dataset: SequenceDataset, checkpoints: Path) ->
     }
 
 
-def seeds_done(output: Path, name: str, config: Recommender) -> list[int]:
-    """List the seeds that were measured with these settings."""
-    log = read_json(output).get(name, {}) if output.exists() else {}
-    return [int(seed) for seed in _comparable(log, config.model_dump(mode="json"))]
+def seeds_done(output: Path, dataset: SequenceDataset, name: str, config: Recommender) -> list[int]:
+    """List the seeds that were measured with these settings on this log."""
+    return [int(seed) for seed in _comparable(_of_log(output, dataset, name), config.model_dump(mode="json"))]
 
 
 def keep(output: Path, dataset: SequenceDataset, name: str, run: dict[str, Any]) -> None:
     """Add a run to those of the same settings and write mean and standard deviation over seeds."""
-    results = read_json(output) if output.exists() else {}
-    log = results.setdefault(name, {})
-    log |= {"users": dataset.num_users, "items": dataset.num_items, "interactions": len(dataset.item_ids)}
+    log = _of_log(output, dataset, name)
     runs = _comparable(log, run["recommender"]) | {str(run["recommender"]["training"]["seed"]): run}
     found: dict[str, Any] = {"seeds": dict(sorted(runs.items()))}
     for metric in METRICS:
@@ -109,7 +106,15 @@ def keep(output: Path, dataset: SequenceDataset, name: str, run: dict[str, Any])
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
         found[metric] = {"mean": float(np.mean(values)), "sd": sd}
     log[run["recommender"]["name"]] = found
-    write_json(output, results)
+    results = read_json(output) if output.exists() else {}
+    write_json(output, results | {name: log})
+
+
+def _of_log(output: Path, dataset: SequenceDataset, name: str) -> dict[str, Any]:
+    """Return what is known of a log, nothing if its sequences are not those of today."""
+    sizes = {"users": dataset.num_users, "items": dataset.num_items, "interactions": len(dataset.item_ids)}
+    log = read_json(output).get(name, {}) if output.exists() else {}
+    return dict(log) if log.items() >= sizes.items() else sizes
 
 
 def _comparable(log: dict[str, Any], recommender: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy import measure, prepare
+from benchmarks.accuracy import measure, prepare, with_seed
 from benchmarks.data_at_scale import describe_machine
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.files import read_json, write_json
@@ -51,7 +51,7 @@ def main() -> None:
         for alignment, architecture in ALIGNMENTS.items():
             checkpoints = options.work / config.name / f"{alignment}-{seed}"
             with patch.dict(MODELS, sasrec=architecture):
-                run = measure(config.models.sasrec, dataset, seed, checkpoints)
+                run = measure(with_seed(config.models.sasrec, seed), dataset, checkpoints)
             found[alignment].append({key: run[key] for key in ("validation", "test", "best_epoch", "seconds")})
             say(f"{config.name}, seed {seed}, {alignment}: {found[alignment][-1]}")
     results = read_json(options.output) if options.output.exists() else {}
