@@ -173,7 +173,21 @@ def load_sequences(directory: Path) -> SequenceDataset:
     for key, value in found.items():
         if manifest.get(key) != value:
             raise DataError(f"{directory}: {key} is {value}, {MANIFEST_FILE} says {manifest.get(key)}")
+    _refuse_ends_outside(dataset, directory)
     return dataset
+
+
+def _refuse_ends_outside(dataset: SequenceDataset, directory: Path) -> None:
+    """A part that reached beyond its history would be made of the next user's events."""
+    lengths = np.diff(dataset.offsets)
+    ends = np.stack([np.zeros_like(lengths), dataset.train_ends, dataset.validation_ends, lengths])
+    wrong = np.flatnonzero((np.diff(ends, axis=0) < 0).any(axis=0))
+    if len(wrong):
+        _, train_end, validation_end, length = ends[:, wrong[0]].tolist()
+        raise DataError(
+            f"{directory}: user {wrong[0]}: train_end {train_end}, validation_end {validation_end}, expected "
+            f"0 <= train_end <= validation_end <= {length}, the history's length"
+        )
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

@@ -141,3 +141,19 @@ def test_files_of_two_builds_do_not_mix(directory, interactions, tmp_path):
     (tmp_path / "other" / "sequences.arrow").replace(directory / "sequences.arrow")
     with pytest.raises(DataError, match=r"num_users is 3, manifest\.json says 2"):
         load_sequences(directory)
+
+
+@pytest.mark.parametrize(("train_end", "validation_end"), [(9, 9), (3, 2), (2, 9), (-1, 2)])
+def test_a_part_that_leaves_its_history_is_refused(directory, train_end, validation_end):
+    path = directory / "sequences.arrow"
+    batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
+    for name, end in (("train_end", train_end), ("validation_end", validation_end)):
+        column = batch.schema.get_field_index(name)
+        ends = [*batch.column(name).to_pylist()[:-1], end]
+        batch = batch.set_column(column, batch.schema.field(column), pa.array(ends, batch.schema.field(column).type))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(
+        DataError, match=rf"user 1: train_end {train_end}, validation_end {validation_end}, expected 0 <="
+    ):
+        load_sequences(directory)
