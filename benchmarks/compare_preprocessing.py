@@ -24,7 +24,6 @@ from benchmarks.scale_log import write_scale_log
 from glintru_model.files import write_json
 from glintru_model.progress import say
 
-_PEERS_SCRIPT = Path(__file__).with_name("peers_preprocessing.py")
 _PEERS = ("recbole", "rectools")
 _OURS = "this"
 _SPARED_BYTES = 512 << 20  # of the machine's memory: where less is free, the next to ask would end another process
@@ -56,7 +55,8 @@ def climb(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if not log.exists():
             write_scale_log(log, rows)
         ours = [sys.executable, "-m", "benchmarks.data_at_scale", "--work", str(options.work), "--single", str(log)]
-        commands = {package: [options.peers, str(_PEERS_SCRIPT), package, str(log)] for package in left}
+        theirs = [options.peers, "-m", "benchmarks.peers_preprocessing"]
+        commands = {package: [*theirs, package, str(log)] for package in left}
         for package, command in [(_OURS, ours), *commands.items(), (_OURS, ours)]:
             found = run_limited(command, options.limit_seconds, int(options.memory_gib * 2**30))
             yield {**found, "package": package, "rows": rows}
