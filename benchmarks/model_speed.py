@@ -32,7 +32,6 @@ from glintru_model.progress import say
 OWN = {"sasrec": "SASRec", "glintru": "GLINT-RU causal", "glintru-paper": "GLINT-RU paper"}
 PEERS = {"rectools-sasrec": "RecTools SASRec", "recbole-sasrec": "RecBole SASRec", "recbole-gru4rec": "RecBole GRU4Rec"}
 NAMES = OWN | PEERS
-_PEERS_SCRIPT = Path(__file__).with_name("peers_training.py")
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def prepare(log: Path, folder: Path) -> dict[str, int]:
 
 def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[str, Any]:
     own = [sys.executable, "-m", "benchmarks.own_training", name]
-    command = own if name in OWN else [options.peers, str(_PEERS_SCRIPT), name]
+    command = own if name in OWN else [options.peers, "-m", "benchmarks.peers_training", name]
     done = subprocess.run(
         ["taskset", "--cpu-list", str(options.core), *command, *arguments],
         check=False,
