@@ -23,6 +23,7 @@ from benchmarks.data_at_scale import describe_machine
 from benchmarks.scale_log import write_scale_log
 from glintru_model.files import write_json
 from glintru_model.progress import say
+from pipelines.summary import text_table
 
 _PEERS = ("recbole", "rectools")
 _OURS = "this"
@@ -127,8 +128,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             names = ("seconds", "seconds_of_this", "times_slower", "times_slower_by_cpu")
             values = [f"{of[name]:.1f}" for name in names]
         rows.append((package, f"{of['rows']:,}", *values, of["ended_by"] or "the last log"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(text_table(rows))
 
 
 def _in_words(run: dict[str, Any]) -> str:
