@@ -78,6 +78,8 @@ def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[s
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    if done.returncode < 0:  # as one that wants more memory than there is
+        return {"error": f"ended by signal {-done.returncode}"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
     return dict(json.loads(done.stdout.splitlines()[-1]))
