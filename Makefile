@@ -98,6 +98,16 @@ benchmark-models: $(VENV)/test.stamp build/peers/bin/python ## Time training and
 	@test -n "$(LOGS)" || { echo 'error: LOGS is empty, allowed: LOGS="PATH:MAX_SEQ_LEN:GOAL ..."' >&2; exit 2; }
 	$(BIN)/python -m benchmarks.model_speed --peers build/peers/bin/python --work "$(WORK)" --log $(LOGS)
 
+.PHONY: benchmark-accuracy
+benchmark-accuracy: $(VENV)/test.stamp ## Train both models of a run with three seeds (CONFIG=run.yaml DATA=log.parquet, hours)
+	@test -n "$(CONFIG)" || { echo 'error: CONFIG is empty, allowed: CONFIG=pipelines/configs/ml-1m.yaml' >&2; exit 2; }
+	@test -n "$(DATA)" || { echo 'error: DATA is empty, allowed: DATA=log.parquet' >&2; exit 2; }
+	$(BIN)/python -m benchmarks.accuracy --config "$(CONFIG)" --data "$(DATA)" --work "$(WORK)/accuracy"
+
+.PHONY: benchmark-histories
+benchmark-histories: $(VENV)/test.stamp ## Time GLINT-RU by length of history, and rank after up to 10,000 events
+	$(BIN)/python -m benchmarks.long_histories
+
 build/peers/bin/python: benchmarks/peers.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt

@@ -23,8 +23,8 @@ from benchmarks.data_at_scale import describe_machine
 from benchmarks.scale_log import write_scale_log
 from glintru_model.files import write_json
 from glintru_model.progress import say
+from pipelines.summary import text_table
 
-_PEERS_SCRIPT = Path(__file__).with_name("peers_preprocessing.py")
 _PEERS = ("recbole", "rectools")
 _OURS = "this"
 _SPARED_BYTES = 512 << 20  # of the machine's memory: where less is free, the next to ask would end another process
@@ -56,7 +56,8 @@ def climb(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if not log.exists():
             write_scale_log(log, rows)
         ours = [sys.executable, "-m", "benchmarks.data_at_scale", "--work", str(options.work), "--single", str(log)]
-        commands = {package: [options.peers, str(_PEERS_SCRIPT), package, str(log)] for package in left}
+        theirs = [options.peers, "-m", "benchmarks.peers_preprocessing"]
+        commands = {package: [*theirs, package, str(log)] for package in left}
         for package, command in [(_OURS, ours), *commands.items(), (_OURS, ours)]:
             found = run_limited(command, options.limit_seconds, int(options.memory_gib * 2**30))
             yield {**found, "package": package, "rows": rows}
@@ -127,8 +128,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             names = ("seconds", "seconds_of_this", "times_slower", "times_slower_by_cpu")
             values = [f"{of[name]:.1f}" for name in names]
         rows.append((package, f"{of['rows']:,}", *values, of["ended_by"] or "the last log"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(text_table(rows))
 
 
 def _in_words(run: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
 from glintru_model.data.ingest import ingest
 from glintru_model.files import write_json
+from glintru_model.memory import peak_resident_bytes
 from glintru_model.progress import say
 
 _K_CORE = 5
@@ -67,7 +67,7 @@ def measure(log: Path, work: Path, memory_gib: float, split: str) -> dict[str, A
         "ingest_seconds": middle - begin,
         "build_seconds": end - middle,
         "cpu_seconds": cpu_end - cpu,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": peak_resident_bytes() / 1e9,
         "load_before": load,
         "steps": manifest["steps"],
         "dataset_hash": manifest["dataset_hash"],

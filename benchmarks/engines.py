@@ -1,16 +1,18 @@
 """DuckDB and Polars streaming on the same work: number the ids, drop rare users and items once, sort, write.
 
-    python benchmarks/engines.py duckdb|polars LOG_FOLDER
+    python -m benchmarks.engines duckdb|polars LOG_FOLDER
 
-The engine of the data stages was chosen by it. Prints one line of JSON; each engine needs only itself installed.
+The engine of the data stages was chosen by it. Prints one line of JSON; each engine needs only itself
+installed.
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from glintru_model.memory import peak_resident_bytes
 
 _LEAST = 5
 _MEMORY_LIMIT = "3GiB"  # DuckDB's; Polars has no such setting
@@ -60,9 +62,8 @@ def main() -> None:
         begin = time.perf_counter()
         kept = {"duckdb": run_duckdb, "polars": run_polars}[engine](log, Path(folder) / "sorted.parquet")
         seconds = time.perf_counter() - begin
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    found = {"engine": engine, "kept": kept, "seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    print(json.dumps({**found, "peak_gb": usage.ru_maxrss * 1024 / 1e9}))
+    found = {"engine": engine, "kept": kept, "seconds": seconds, "cpu_seconds": time.process_time()}
+    print(json.dumps({**found, "peak_gb": peak_resident_bytes() / 1e9}))
 
 
 if __name__ == "__main__":

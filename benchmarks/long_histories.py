@@ -10,7 +10,6 @@ synthetic users whose taste is constant, so that a longer history can only help.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from benchmarks.data_at_scale import describe_machine
 from glintru_model.config import GlintruConfig, GlintruRecommender, TrainingConfig
 from glintru_model.data.sequences import SequenceDataset, Vocabulary
 from glintru_model.files import write_json
+from glintru_model.memory import peak_resident_bytes
 from glintru_model.models.attention import causal_linear_attention, unit_norm
 from glintru_model.models.glintru import GLINTRU, GlintruBlock
 from glintru_model.progress import say
@@ -79,13 +79,13 @@ def measure_attention(form: str, length: int) -> dict[str, Any]:
         attended.sum().backward()  # type: ignore[no-untyped-call]
 
     run(64)  # loads what the first call loads
-    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    before, seconds = peak_resident_bytes(), []
     for _ in range(5):
         begin = time.perf_counter()
         run(length)
         seconds.append(time.perf_counter() - begin)
-    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"form": form, "length": length, "milliseconds": 1e3 * min(seconds), "added_mib": added / 1024}
+    added = peak_resident_bytes() - before
+    return {"form": form, "length": length, "milliseconds": 1e3 * min(seconds), "added_mib": added / 2**20}
 
 
 def _quadratic(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
 
 Every model trains on every log (PATH:MAX_SEQ_LEN:GOAL) in a process of its own, one after the other on the same single
 core, at width 64 with cross-entropy over the whole catalogue, on the leave-one-out training part, for the same time;
-GOAL is the validation NDCG@10 to which the seconds are told. Prints a line each; writes JSON, and a page with tables
-and plots.
+GOAL is the validation NDCG@10 to which the seconds are told. Prints a line each and tables in the end, with what is
+asked for and whether it is met; writes JSON, and a page with the tables and plots.
 """
 
 import argparse
@@ -21,18 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.data_at_scale import describe_machine
+from benchmarks.model_speed_report import NAMES, OWN, in_words, text_tables, write_page
 from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
 from glintru_model.data.ingest import ingest
 from glintru_model.data.sequences import load_sequences
 from glintru_model.files import atomic_file, write_json
-from glintru_model.html import Page
 from glintru_model.progress import say
-
-OWN = {"sasrec": "SASRec", "glintru": "GLINT-RU causal", "glintru-paper": "GLINT-RU paper"}
-PEERS = {"rectools-sasrec": "RecTools SASRec", "recbole-sasrec": "RecBole SASRec", "recbole-gru4rec": "RecBole GRU4Rec"}
-NAMES = OWN | PEERS
-_PEERS_SCRIPT = Path(__file__).with_name("peers_training.py")
 
 
 def main() -> None:
@@ -47,12 +42,13 @@ def main() -> None:
         for name in NAMES:
             source = folder / "sequences" if name in OWN else folder
             runs[name] = _run(name, [str(source), max_seq_len, str(options.seconds)], options)
-            say(f"{Path(path).stem}, {NAMES[name]}: {_sentence(runs[name], float(goal))}")
+            say(f"{Path(path).stem}, {NAMES[name]}: {in_words(runs[name], float(goal))}")
         settings = {"max_seq_len": int(max_seq_len), "goal": float(goal)}
         results["logs"][Path(path).stem] = {**dataset, **settings, "runs": runs}
         write_json(options.output, results)
     page = options.work / "model_speed.html"
     write_page(results, page)
+    print(text_tables(results))
     say(f"results: {options.output}; plots: {page}")
 
 
@@ -74,7 +70,7 @@ def prepare(log: Path, folder: Path) -> dict[str, int]:
 
 def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[str, Any]:
     own = [sys.executable, "-m", "benchmarks.own_training", name]
-    command = own if name in OWN else [options.peers, str(_PEERS_SCRIPT), name]
+    command = own if name in OWN else [options.peers, "-m", "benchmarks.peers_training", name]
     done = subprocess.run(
         ["taskset", "--cpu-list", str(options.core), *command, *arguments],
         check=False,
@@ -82,78 +78,11 @@ def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[s
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    if done.returncode < 0:  # as one that wants more memory than there is
+        return {"error": f"ended by signal {-done.returncode}"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _sentence(run: dict[str, Any], goal: float) -> str:
-    if "error" in run:
-        return f"failed: {run['error']}"
-    share = f", {run['share_of_matrix_rate']:.0%} of the matrix rate" if "share_of_matrix_rate" in run else ""
-    return (
-        f"{run['targets_per_second']:,.0f} targets/s{share}, peak {run['peak_gb']:.2f} GB, top-10 of "
-        f"{run['users_per_second']:,.0f} users/s, NDCG@10 {goal}: {_reached(run, goal)}"
-    )
-
-
-def _reached(run: dict[str, Any], goal: float) -> str:
-    seconds = next((seconds for seconds, value in run["curve"] if value >= goal), None)
-    if seconds is not None:
-        return f"{seconds:.0f} s"
-    return f"not in {run['seconds_trained']:.0f} s ({run['curve'][-1][1]:.4f})"
-
-
-def write_page(results: dict[str, Any], path: Path) -> None:
-    """Write tables and plots as one HTML page."""
-    page = Page("Training and scoring speed", f"one core of: {results['hardware']['processor']}")
-    for log, found in results["logs"].items():
-        runs = {name: run for name, run in found["runs"].items() if "error" not in run}
-        page.add_section(f"{log}, max_seq_len {found['max_seq_len']}")
-        columns = [
-            "model",
-            "targets/s",
-            "share of matrix rate",
-            "peak GB",
-            "users/s, top-10",
-            f"NDCG@10 {found['goal']}",
-        ]
-        rows = [
-            [
-                NAMES[name],
-                round(run["targets_per_second"]),
-                f"{run['share_of_matrix_rate']:.0%}" if name in OWN else None,
-                run["peak_gb"],
-                round(run["users_per_second"]),
-                _reached(run, found["goal"]),
-            ]
-            for name, run in runs.items()
-        ]
-        page.add_table("", columns, rows)
-        plots = [
-            ("Training targets per second", "targets_per_second"),
-            ("Users per second, top-10", "users_per_second"),
-        ]
-        page.add_figures("", [_bars(title, key, runs) for title, key in plots])
-    page.write(path)
-
-
-def _bars(title: str, key: str, runs: dict[str, Any]) -> dict[str, Any]:
-    names = list(runs)[::-1]
-    values = [runs[name][key] for name in names]
-    colours = ["var(--series-1)" if name in OWN else "var(--muted)" for name in names]
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [NAMES[name] for name in names],
-        "x": values,
-        "marker": {"color": colours},
-        "text": [f"{value:,.0f}" for value in values],
-        "textposition": "outside",
-        "cliponaxis": False,
-    }
-    layout = {"title": title, "xaxis": {"type": "log", "dtick": 1}, "yaxis": {"automargin": True}, "margin": {"r": 70}}
-    return {"data": [bars], "layout": layout}
 
 
 def _options() -> argparse.Namespace:

@@ -2,13 +2,13 @@
 
     python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS
 
-MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS, validation not counted, at
-width 64 with default settings. Prints one line of JSON.
+MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS, inside an epoch too, at
+width 64 with default settings; the epochs' weights are validated afterwards. Prints one line of JSON.
 """
 
 import argparse
 import json
-import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from glintru_model.config import (
 from glintru_model.data.sequences import SequenceDataset, load_sequences
 from glintru_model.evaluation.metrics import metrics_from_ranks
 from glintru_model.evaluation.ranking import rank_targets
+from glintru_model.memory import peak_resident_bytes
 from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.scorer import ModelScorer
 from glintru_model.training.trainer import EpochResult, train
@@ -67,49 +68,60 @@ def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> 
 
 
 class Watch:
-    """Validates after each epoch; knows the seconds of training alone."""
+    """Keeps the weights of each epoch, so that they are validated when the training's time is over; counts meanwhile.
 
-    def __init__(self, dataset: SequenceDataset) -> None:
-        self.dataset = dataset
-        self.model: SequentialRecommender | None = None
+    A validation between epochs would be taken from the time that the training has.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.epochs: list[tuple[float, float]] = []  # seconds of training, targets
-        self.curve: list[tuple[float, float]] = []
-        self.resumed = time.perf_counter()
+        self._keeping = 0.0
 
-    def validate(self, model: SequentialRecommender) -> dict[str, float]:
-        """Return NDCG@10 on the validation targets."""
-        self.paused, self.model = time.perf_counter(), model
-        cases = self.dataset.cases("validation")
-        result = rank_targets(ModelScorer(model), self.dataset, cases, filter_seen=True, batch_size=SCORE_BATCH_SIZE)
-        return {"ndcg_at_10": float(metrics_from_ranks(result.ranks, (10,))["ndcg_at_10"].mean())}
+    def keep(self, model: SequentialRecommender) -> dict[str, float]:
+        """Take the place of validation: write the weights, and let the last epoch be the best."""
+        begin = time.perf_counter()
+        torch.save(model.state_dict(), self.folder / f"{len(self.epochs)}.pt")
+        self._keeping = time.perf_counter() - begin
+        return {"ndcg_at_10": float(len(self.epochs))}
 
     def on_epoch(self, result: EpochResult) -> None:
         """Note the epoch."""
-        seconds = self.paused - self.resumed
+        seconds = result.seconds - self._keeping
         self.epochs.append((seconds, seconds * result.targets_per_second))
-        self.curve.append((self.seconds, result.validation["ndcg_at_10"]))
-        self.resumed = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far."""
         return sum(seconds for seconds, _ in self.epochs)
 
+    def curve(self, model: SequentialRecommender, dataset: SequenceDataset) -> list[tuple[float, float]]:
+        """Return the seconds of training up to each epoch and NDCG@10 on the validation targets after it."""
+        cases, points, seconds = dataset.cases("validation"), [], 0.0
+        for epoch, (more, _) in enumerate(self.epochs):
+            model.load_state_dict(torch.load(self.folder / f"{epoch}.pt"))
+            result = rank_targets(ModelScorer(model), dataset, cases, filter_seen=True, batch_size=SCORE_BATCH_SIZE)
+            seconds += more
+            points.append((seconds, float(metrics_from_ranks(result.ranks, (10,))["ndcg_at_10"].mean())))
+        return points
+
 
 def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float) -> dict[str, Any]:
     """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
-    config, rate, watch = recommender(name, max_seq_len, seconds), matrix_rate(), Watch(dataset)
-    train(config, dataset, validate=watch.validate, on_epoch=watch.on_epoch)
-    assert watch.model is not None
+    config, rate = recommender(name, max_seq_len, seconds), matrix_rate()
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch(Path(folder))
+        model, _ = train(config, dataset, validate=watch.keep, on_epoch=watch.on_epoch)
+        curve = watch.curve(model, dataset)
     speed = sum(targets for _, targets in watch.epochs) / watch.seconds
     lengths = [min(end - 1, max_seq_len) for end in dataset.train_ends.tolist() if end > 1]
     operations = training_operations(config.architecture, dataset.num_items, lengths)
     return {
         "targets_per_second": speed,
         "seconds_trained": watch.seconds,
-        "users_per_second": users_per_second(watch.model, dataset),
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-        "curve": watch.curve,
+        "users_per_second": users_per_second(model, dataset),
+        "peak_gb": peak_resident_bytes() / 1e9,
+        "curve": curve,
         "operations_per_target": operations,
         "matrix_rate": rate,
         "share_of_matrix_rate": speed * operations / rate,

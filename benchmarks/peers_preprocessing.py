@@ -1,13 +1,12 @@
 """RecBole's and RecTools' own way from a log to training sequences, timed; runs in an environment that has them.
 
-    peers/bin/python benchmarks/peers_preprocessing.py recbole|rectools LOG_FOLDER
+    peers/bin/python -m benchmarks.peers_preprocessing recbole|rectools LOG_FOLDER
 
 Prints one line of JSON: rows, seconds, peak memory. What a package does not do itself is not done: RecTools has no
 k-core, RecBole reads text alone (writing it is not counted).
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from glintru_model.memory import peak_resident_bytes  # needs the standard library alone
 
 
 def run_recbole(log: Path) -> tuple[int, float, float]:
@@ -70,7 +71,7 @@ def run_rectools(log: Path) -> tuple[int, float, float]:
 def main() -> None:
     """Run one package on one log."""
     rows, seconds, cpu_seconds = {"recbole": run_recbole, "rectools": run_rectools}[sys.argv[1]](Path(sys.argv[2]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_resident_bytes() / 1e9
     times = {"seconds": seconds, "cpu_seconds": cpu_seconds}
     print(json.dumps({"package": sys.argv[1], "rows": rows, **times, "peak_gb": peak}))
 

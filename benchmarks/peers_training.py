@@ -1,15 +1,15 @@
 """RecTools' SASRec and RecBole's SASRec and GRU4Rec: training speed and top-10 speed, in an environment that has them.
 
-    peers/bin/python benchmarks/peers_training.py rectools-sasrec|recbole-sasrec|recbole-gru4rec LOG MAX_SEQ_LEN SECONDS
+    peers/bin/python -m benchmarks.peers_training rectools-sasrec|recbole-sasrec|recbole-gru4rec LOG MAX_SEQ_LEN SECONDS
 
 LOG is the folder that `benchmarks.model_speed` writes: train.parquet and validation.parquet, both user_id, item_id and
-timestamp. The peer trains on the one for SECONDS (loading not counted) and is measured on the other, width 64, with its
-own loop, loss over all items and defaults otherwise. Prints one line of JSON.
+timestamp. The peer trains on the one for SECONDS (loading and validation not counted) and is measured on the other
+after every tenth of them, width 64, with its own loop, loss over all items and defaults otherwise. Prints one line of
+JSON.
 """
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,8 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from glintru_model.memory import peak_resident_bytes  # needs the standard library alone
+
 WIDTH = 64
-RECTOOLS_BATCHES = 40  # of a partial fit, after which it is validated
+VALIDATIONS = 10  # of a training, so that the seconds to a goal can be told
 RECBOLE_BATCH_SIZE = 512  # larger ones run no faster there and hold more logits and samples
 SCORE_BATCH_SIZE = 256
 
@@ -40,44 +42,39 @@ class Clock:
         self.limit = limit
         self.seconds, self.targets = 0.0, 0
         self.curve: list[tuple[float, float]] = []
+        self.users_per_second = 0.0
+        self._begin, self._due = 0.0, limit / VALIDATIONS
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._begin = time.perf_counter()
+
+    def tick(self, targets: int) -> None:
+        """Count a step, up to now."""
+        now = time.perf_counter()
+        self.seconds, self.targets = self.seconds + now - self._begin, self.targets + targets
+        self._begin = now
 
     def is_over(self) -> bool:
         """Say whether time is up."""
         return self.seconds >= self.limit
 
+    def is_due(self) -> bool:
+        """Say whether it is time to validate, as it is when time is up."""
+        return self.seconds >= self._due
 
-def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> float:
-    """Train by partial fits; returns users per second of `recommend`."""
-    from pytorch_lightning import Callback, Trainer
+    def note(self, recommended: pd.DataFrame, truth: pd.DataFrame, users_per_second: float) -> None:
+        """Note a validation."""
+        self.curve.append((self.seconds, ndcg_at_10(recommended, truth)))
+        self.users_per_second = users_per_second
+        self._due = min(self.seconds + self.limit / VALIDATIONS, self.limit)
+
+
+def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> None:
+    """Train by partial fits, each of an epoch at most, and validate by `recommend`."""
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
-
-    class Watch(Callback):  # type: ignore[misc]
-        """Times each step from batch to batch; the trainer is copied, so the clock lies outside."""
-
-        def on_train_epoch_start(self, *_: Any) -> None:
-            self.begin = time.perf_counter()
-
-        def on_train_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: Any, _index: int) -> None:
-            now = time.perf_counter()
-            clock.seconds += now - self.begin
-            clock.targets += int((batch["y"] != 0).sum())
-            self.begin = now
-            if clock.seconds >= clock.limit:
-                raise StopIteration
-
-    def trainer() -> Any:
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        return Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=1,
-            limit_train_batches=RECTOOLS_BATCHES,
-            enable_checkpointing=False,
-            callbacks=[Watch()],
-            **quiet,
-        )
 
     frame = pd.read_parquet(log / "train.parquet")
     truth = pd.read_parquet(log / "validation.parquet")
@@ -91,46 +88,72 @@ def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> float:
         session_max_len=max_seq_len,
         loss="softmax",
         batch_size=128,
-        get_trainer_func=trainer,
+        get_trainer_func=_rectools_trainer(clock),
         recommend_batch_size=SCORE_BATCH_SIZE,
         recommend_torch_device="cpu",
     )
     users = truth["user_id"].unique()
-    while True:
+    while not clock.is_over():
         model.fit_partial(dataset, min_epochs=1, max_epochs=1)
-        begin = time.perf_counter()
-        recommended = model.recommend(users, dataset, k=10, filter_viewed=True)
-        users_per_second = len(users) / (time.perf_counter() - begin)
-        clock.curve.append((clock.seconds, ndcg_at_10(recommended, truth)))
-        if clock.is_over():
-            return float(users_per_second)
+        if clock.is_due():
+            begin = time.perf_counter()
+            recommended = model.recommend(users, dataset, k=10, filter_viewed=True)
+            clock.note(recommended, truth, len(users) / (time.perf_counter() - begin))
 
 
-def run_recbole(log: Path, max_seq_len: int, clock: Clock, model_name: str) -> float:
-    """Train in the steps of RecBole's trainer; returns users per second of full sort and top-k."""
+def _rectools_trainer(clock: Clock) -> Callable[[], Any]:
+    from pytorch_lightning import Callback, Trainer
+
+    class Watch(Callback):  # type: ignore[misc]
+        """Counts each step from batch to batch; the trainer is copied, so the clock lies outside."""
+
+        def on_train_epoch_start(self, *_: Any) -> None:
+            clock.start()
+
+        def on_train_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: Any, _index: int) -> None:
+            clock.tick(int((batch["y"] != 0).sum()))
+            if clock.is_due():
+                raise StopIteration  # ends the epoch: one alone takes longer than the limit on some logs
+
+    def trainer() -> Any:
+        return Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            enable_checkpointing=False,
+            callbacks=[Watch()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    return trainer
+
+
+def run_recbole(log: Path, max_seq_len: int, clock: Clock, model_name: str) -> None:
+    """Train in the steps of RecBole's trainer, and validate by full sort and top-k."""
     from recbole.utils import get_model
 
     config, dataset, batches = _recbole_data(log, max_seq_len, model_name)
     model = get_model(model_name)(config, dataset)
     optimizer = torch.optim.Adam(model.parameters(), lr=config["learning_rate"])
+    truth, frame = pd.read_parquet(log / "validation.parquet"), pd.read_parquet(log / "train.parquet")
     model.train()
-    begin = time.perf_counter()
+    clock.start()
     while not clock.is_over():
         for interaction in batches:
             optimizer.zero_grad()
             loss = model.calculate_loss(interaction)
             loss.backward()
             optimizer.step()
-            now = time.perf_counter()
-            clock.seconds, begin = clock.seconds + now - begin, now
-            clock.targets += len(interaction)
+            clock.tick(len(interaction))
+            if clock.is_due():
+                recommended, users_per_second = _recbole_top_10(model, dataset, frame, max_seq_len)
+                clock.note(recommended, truth, users_per_second)
+                model.train()
+                clock.start()
             if clock.is_over():
                 break
-        begin = time.perf_counter()  # an epoch's end is no time to leave out, its validation is
-    truth, frame = pd.read_parquet(log / "validation.parquet"), pd.read_parquet(log / "train.parquet")
-    recommended, users_per_second = _recbole_top_10(model, dataset, frame, max_seq_len)
-    clock.curve.append((clock.seconds, ndcg_at_10(recommended, truth)))
-    return users_per_second
 
 
 def _recbole_data(log: Path, max_seq_len: int, model_name: str) -> tuple[Any, Any, Any]:
@@ -166,8 +189,6 @@ def _recbole_data(log: Path, max_seq_len: int, model_name: str) -> tuple[Any, An
 
 def _recbole_top_10(model: Any, dataset: Any, frame: pd.DataFrame, max_seq_len: int) -> tuple[pd.DataFrame, float]:
     """Score every user's whole training history; seen items are filtered, as for all, outside of the time."""
-    from recbole.data.interaction import Interaction
-
     frame = frame.sort_values(["user_id", "timestamp"], kind="stable")
     codes = dataset.token2id(dataset.iid_field, frame["item_id"].astype(str).to_numpy())
     groups = pd.Series(codes).groupby(frame["user_id"].to_numpy()).apply(np.array)
@@ -175,34 +196,33 @@ def _recbole_top_10(model: Any, dataset: Any, frame: pd.DataFrame, max_seq_len: 
     rows, seconds = [], 0.0
     for start in range(0, len(groups), SCORE_BATCH_SIZE):
         part = groups.iloc[start : start + SCORE_BATCH_SIZE]
-        padded = np.zeros((len(part), max_seq_len), dtype=np.int64)
-        for row, history in enumerate(part):
-            kept = history[-max_seq_len:]
-            padded[row, : len(kept)] = kept
-        lengths = torch.tensor([min(len(history), max_seq_len) for history in part])
+        histories = _recbole_histories(part, max_seq_len)
         begin = time.perf_counter()
         with torch.no_grad():
-            scores = model.full_sort_predict(
-                Interaction({"item_id_list": torch.tensor(padded), "item_length": lengths})
-            )
+            scores = model.full_sort_predict(histories)
             scores.topk(10)
         seconds += time.perf_counter() - begin
         scores[:, 0] = -torch.inf
         for row, history in enumerate(part):
             scores[row, history] = -torch.inf
         best = dataset.id2token(dataset.iid_field, scores.topk(10).indices.numpy())
-        rows.append(
-            pd.DataFrame(
-                {
-                    "user_id": np.repeat(part.index, 10),
-                    "item_id": best.ravel(),
-                    "rank": np.tile(range(1, 11), len(part)),
-                }
-            )
-        )
+        users, ranks = np.repeat(part.index, 10), np.tile(range(1, 11), len(part))
+        rows.append(pd.DataFrame({"user_id": users, "item_id": best.ravel(), "rank": ranks}))
     found = pd.concat(rows)
     found["item_id"] = found["item_id"].astype(frame["item_id"].dtype)
     return found, len(groups) / seconds
+
+
+def _recbole_histories(part: pd.Series, max_seq_len: int) -> Any:
+    """Pad the newest items of each history as RecBole does, on the right."""
+    from recbole.data.interaction import Interaction
+
+    padded = np.zeros((len(part), max_seq_len), dtype=np.int64)
+    for row, history in enumerate(part):
+        kept = history[-max_seq_len:]
+        padded[row, : len(kept)] = kept
+    lengths = torch.tensor([min(len(history), max_seq_len) for history in part])
+    return Interaction({"item_id_list": torch.tensor(padded), "item_length": lengths})
 
 
 def main() -> None:
@@ -216,23 +236,20 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     clock = Clock(options.seconds)
-    run: dict[str, Callable[[], float]] = {
+    run: dict[str, Callable[[], None]] = {
         "rectools-sasrec": lambda: run_rectools(options.log, options.max_seq_len, clock),
         "recbole-sasrec": lambda: run_recbole(options.log, options.max_seq_len, clock, "SASRec"),
         "recbole-gru4rec": lambda: run_recbole(options.log, options.max_seq_len, clock, "GRU4Rec"),
     }
-    users_per_second = run[options.peer]()
-    print(
-        json.dumps(
-            {
-                "targets_per_second": clock.targets / clock.seconds,
-                "seconds_trained": clock.seconds,
-                "users_per_second": users_per_second,
-                "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-                "curve": clock.curve,
-            }
-        )
-    )
+    run[options.peer]()
+    found = {
+        "targets_per_second": clock.targets / clock.seconds,
+        "seconds_trained": clock.seconds,
+        "users_per_second": clock.users_per_second,
+        "peak_gb": peak_resident_bytes() / 1e9,
+        "curve": clock.curve,
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

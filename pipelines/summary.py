@@ -1,5 +1,6 @@
 """The short table at the end of a run, and what to type next."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def format_summary(summary: dict[str, Any], run_dir: Path) -> str:
     seen = "items a user has seen are no candidates" if summary["filter_seen"] else "seen items stay candidates"
     lines = [
         "",
-        *_table(rows),
+        *text_table(rows),
         "",
         f"{summary['num_cases']:,} test targets over {summary['num_items']:,} items; {seen}; 95 % bootstrap intervals.",
         *summary["verdicts"],
@@ -43,7 +44,8 @@ def _interval(metric: dict[str, float]) -> str:
     return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
 
 
-def _table(rows: list[list[str]]) -> list[str]:
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of equally many cells, the header first, as lines for a terminal."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

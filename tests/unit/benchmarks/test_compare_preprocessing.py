@@ -58,5 +58,5 @@ def test_a_peer_that_completed_nothing_has_no_figure():
     found = largest([run("this", 10, 1.0, 1.0), run("recbole", 10, error="no memory")], "recbole")
     assert found == {"rows": 0, "ended_by": "10 rows: no memory"}
     lines = table({"recbole": found, "rectools": largest(RUNS, "rectools")}).splitlines()
-    assert lines[1].split() == ["recbole", "0", "-", "-", "-", "-", "10", "rows:", "no", "memory"]
-    assert lines[2].split()[:6] == ["rectools", "100", "60.0", "10.0", "6.0", "5.0"]
+    assert lines[2].split() == ["recbole", "0", "-", "-", "-", "-", "10", "rows:", "no", "memory"]
+    assert lines[3].split()[:6] == ["rectools", "100", "60.0", "10.0", "6.0", "5.0"]
