@@ -121,7 +121,9 @@ def largest(runs: Sequence[dict[str, Any]], package: str) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Lay out what `largest` said of each peer."""
-    rows = [("package", "largest sample", "seconds", "this package's", "times slower", "by CPU seconds", "ended by")]
+    rows: list[tuple[str, ...]] = [
+        ("package", "largest sample", "seconds", "this package's", "times slower", "by CPU seconds", "ended by")
+    ]
     for package, of in found.items():
         values = ["-"] * 4
         if "times_slower" in of:

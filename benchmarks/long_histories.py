@@ -89,7 +89,8 @@ def measure_attention(form: str, length: int) -> dict[str, Any]:
 
 
 def _quadratic(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return (q @ k.mT).tril() @ v * HEAD_DIM**-0.5
+    attended: Tensor = (q @ k.mT).tril() @ v * HEAD_DIM**-0.5
+    return attended
 
 
 def synthetic_events(users: int, events: int, seed: int) -> npt.NDArray[np.int64]:

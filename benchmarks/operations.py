@@ -21,7 +21,7 @@ def training_operations(architecture: GlintruConfig | SasrecConfig, num_items: i
     dim, blocks = architecture.embedding_dim, architecture.num_blocks
     lengths = list(lengths)
     if isinstance(architecture, GlintruConfig):
-        position = 2 * dim**2 * (18 + 2 * architecture.kernel_size) + 4 * dim * (dim // architecture.num_heads)
+        position: float = 2 * dim**2 * (18 + 2 * architecture.kernel_size) + 4 * dim * (dim // architecture.num_heads)
     else:
         visible = sum(n * (n + 1) // 2 for n in lengths) / sum(lengths)
         position = 12 * dim**2 + 4 * dim * visible

@@ -53,8 +53,8 @@ def recommender(name: str, max_seq_len: int, seconds: float) -> GlintruRecommend
     training = TrainingConfig(max_seconds=seconds, max_epochs=10_000, patience=10_000, device="cpu", num_threads=1)
     if name == "sasrec":
         return SasrecRecommender(architecture=SasrecConfig(**sizes), training=training)
-    variant = "paper" if name == "glintru-paper" else "causal"
-    return GlintruRecommender(architecture=GlintruConfig(variant=variant, **sizes), training=training)
+    sizes["variant"] = "paper" if name == "glintru-paper" else "causal"
+    return GlintruRecommender(architecture=GlintruConfig(**sizes), training=training)
 
 
 def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> float:

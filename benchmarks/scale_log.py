@@ -47,4 +47,5 @@ def _draw_ranks(rng: np.random.Generator, count: int, size: int) -> npt.NDArray[
     shift, power = count * _SHIFT_SHARE, 1 - _EXPONENT
     low, high = shift**power, (count + shift) ** power
     ranks = (low + rng.random(size) * (high - low)) ** (1 / power) - shift
-    return np.minimum(ranks.astype(np.int64), count - 1)
+    whole: npt.NDArray[np.int64] = np.minimum(ranks.astype(np.int64), count - 1)
+    return whole

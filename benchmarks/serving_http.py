@@ -31,8 +31,8 @@ def serve(model: str, folder: Path, threads: int, tracking_uri: str = "") -> Ite
     environment = {**os.environ, **named, "PATH": path, "OMP_NUM_THREADS": str(threads)}
     arguments = ["models", "serve", "-m", model, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("w") as log:
-        streams = {"stdout": log, "stderr": log, "env": environment, "start_new_session": True}
-        server = subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], **streams)
+        command = [sys.executable, "-m", "mlflow", *arguments]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
         deadline = time.monotonic() + _SECONDS_TO_START
         while True:

@@ -13,7 +13,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,25 @@ def measure(name: str, address: str, directory: Path, uri: str, options: argpars
     predict = load_pyfunc(directory, directory.parent / "pyfunc")
     for size in _BATCHES:
         turns = iter(batches[size] * options.requests)
-        found[f"pyfunc_batch_{size}"] = timed(lambda turns=turns: predict(next(turns)), options.requests)
+        found[f"pyfunc_batch_{size}"] = timed(partial(_predict_next, predict, turns), options.requests)
     for events in _SESSIONS:
         session, following = Session(recommender), iter(histories[0] * options.requests)
         session.add(*(ids[row] for row in rng.integers(0, len(ids), events)))
 
-        def next_event(session: Session = session, following=following) -> None:
-            session.add(next(following))
-            session.recommend(10)
-
-        found[f"session_after_{events}"] = timed(next_event, options.requests)
+        found[f"session_after_{events}"] = timed(partial(_add_next, session, following), options.requests)
     return found
 
 
-def _models(options: argparse.Namespace, scratch: Path):
+def _predict_next(predict: Callable[[list[list[object]]], object], turns: Iterator[list[list[object]]]) -> None:
+    predict(next(turns))
+
+
+def _add_next(session: Session, following: Iterator[str]) -> None:
+    session.add(next(following))
+    session.recommend(10)
+
+
+def _models(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str, Path, str]]:
     """Yield name, address to serve, folder and tracking address of each model."""
     uri = f"sqlite:///{options.runs_dir.resolve() / 'mlflow.db'}"
     for name in options.registered:
@@ -97,7 +103,7 @@ def _models(options: argparse.Namespace, scratch: Path):
             yield recommender.name, str(directory.parent / "served"), directory, ""
 
 
-def _untrained(recommender, folder: Path, num_items: int) -> Path:
+def _untrained(recommender: GlintruRecommender | SasrecRecommender, folder: Path, num_items: int) -> Path:
     folder.mkdir()
     counts = np.arange(num_items, 0, -1)
     columns = {"item_id": np.arange(num_items), "train_count": counts, "recent_train_count": counts}
