@@ -155,7 +155,8 @@ def ranking(model: GLINTRU, form: str) -> list[dict[str, Any]]:
     """Feed long histories event by event; rank the events before each mark among all items.
 
     `sum` is the model as it is; `capped` lets the attention grow no further after as many events as it was trained on,
-    `damped` by the square root of their number alone.
+    `damped` by the square root of their number alone. What is gained since the first mark has its standard error over
+    users.
     """
     events = torch.from_numpy(synthetic_events(TEST_USERS, MARKS[-1] + 1, seed=3))
     norms: list[float] = []
@@ -167,16 +168,26 @@ def ranking(model: GLINTRU, form: str) -> list[dict[str, Any]]:
         return (inputs[0] * {"sum": 1.0, "capped": beyond, "damped": beyond**0.5}[form],)
 
     handle = attention.output.register_forward_pre_hook(weigh)
-    state, gains, found = model.initial_state(TEST_USERS), [], []
+    state, gains, found, of_users = model.initial_state(TEST_USERS), [], [], []
     for event in range(MARKS[-1]):
         hidden_BD, state = model.step(events[:, event], state)
         if any(mark - MEASURED <= event < mark for mark in MARKS):
             scores_BV1 = model.score(hidden_BD)
             ranks_B = (scores_BV1 >= scores_BV1.gather(1, events[:, event + 1, None])).sum(1)
-            gains.append(torch.where(ranks_B <= 10, 1 / (ranks_B + 1.0).log2(), 0).mean().item())
+            gains.append(torch.where(ranks_B <= 10, 1 / (ranks_B + 1.0).log2(), 0).double())
         if event + 1 in MARKS:
-            ndcg, norm = np.mean(gains[-MEASURED:]), np.mean(norms[-MEASURED:])
-            found.append({"form": form, "events": event + 1, "ndcg_at_10": float(ndcg), "attention_norm": float(norm)})
+            of_users.append(torch.stack(gains[-MEASURED:]).mean(0))
+            gained_B = of_users[-1] - of_users[0]
+            found.append(
+                {
+                    "form": form,
+                    "events": event + 1,
+                    "ndcg_at_10": of_users[-1].mean().item(),
+                    "gained": gained_B.mean().item(),
+                    "gained_standard_error": gained_B.std().item() / TEST_USERS**0.5,
+                    "attention_norm": float(np.mean(norms[-MEASURED:])),
+                }
+            )
             say(f"after {found[-1]}")
     handle.remove()
     return found

@@ -99,7 +99,7 @@ class Watch:
         """Return the seconds of training up to each epoch and NDCG@10 on the validation targets after it."""
         cases, points, seconds = dataset.cases("validation"), [], 0.0
         for epoch, (more, _) in enumerate(self.epochs):
-            model.load_state_dict(torch.load(self.folder / f"{epoch}.pt"))
+            model.load_state_dict(torch.load(self.folder / f"{epoch}.pt", weights_only=True))
             result = rank_targets(ModelScorer(model), dataset, cases, filter_seen=True, batch_size=SCORE_BATCH_SIZE)
             seconds += more
             points.append((seconds, float(metrics_from_ranks(result.ranks, (10,))["ndcg_at_10"].mean())))
