@@ -2,9 +2,11 @@
 
 import ctypes
 import sys
+import time
 from pathlib import Path
 
 GROWTH = 2.0
+SECONDS_BETWEEN = 5.0  # what is needed again at once costs a fifth of a second to get back
 
 _STATUS, _PAGES = Path("/proc/self/status"), Path("/proc/self/statm")
 
@@ -35,15 +37,15 @@ class FreedMemory:
     def __init__(self) -> None:
         # not every C library has it; where there is no /proc, growth cannot be told
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _PAGES.exists() else None
-        self._needed_pages = self._resident_pages()
+        self._needed_pages, self._given_back = self._resident_pages(), -SECONDS_BETWEEN
 
     def give_back(self) -> None:
         """Look at the growth, and give back if it is time."""
-        grown = self._resident_pages()
-        if self._trim and grown > GROWTH * self._needed_pages:
+        if not self._trim or self._resident_pages() <= GROWTH * self._needed_pages:
+            return
+        if time.monotonic() - self._given_back >= SECONDS_BETWEEN:
             self._trim(0)
-            # what grows again to the same size within a step is used, not lost in holes
-            self._needed_pages = max(self._resident_pages(), int(grown / GROWTH))
+            self._needed_pages, self._given_back = self._resident_pages(), time.monotonic()
 
     def _resident_pages(self) -> int:
         return int(_PAGES.read_bytes().split()[1]) if self._trim else 0

@@ -23,9 +23,9 @@ from glintru_model.config import TrainingConfig
 from glintru_model.data.batches import Batch
 from glintru_model.errors import ConfigError, TrainingError
 from glintru_model.progress import say
+from glintru_model.training.shares import LossOf, backward_in_pieces, share_of
 
 T = TypeVar("T")
-LossOf = Callable[[Batch], Tensor]
 
 # Longer than what the first process does alone while the others wait for it: validation, checkpoints, MLflow.
 _WAIT_FOR_FIRST = timedelta(hours=6)
@@ -60,9 +60,7 @@ class SingleProcess:
 
     def backward(self, model: torch.nn.Module, loss_of: LossOf, batch: Batch) -> Tensor:
         """Leave the gradient of the batch's mean loss in the model, and return that loss."""
-        loss = loss_of(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return backward_in_pieces(loss_of, batch, len(batch.targets))
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` gives."""
@@ -90,10 +88,7 @@ class SeveralProcesses:
         """Leave the gradient of the whole batch's mean loss in every process's model, and return that loss."""
         flat = self._gradients_of(model)
         share = share_of(batch, self.rank, self.count)
-        if len(share.targets):
-            loss = loss_of(share) * (len(share.targets) / len(batch.targets))
-            loss.backward()  # type: ignore[no-untyped-call]
-            flat[-1] = loss.detach()
+        flat[-1] = backward_in_pieces(loss_of, share, len(batch.targets))
         with self._lost_peer():
             dist.all_reduce(flat)
         return flat[-1].clone()
@@ -129,26 +124,6 @@ class SeveralProcesses:
             raise TrainingError(
                 f"training process {self.rank} of {self.count} has lost another one, whose error says more: {problem}"
             ) from error
-
-
-def share_of(batch: Batch, rank: int, count: int) -> Batch:
-    """Return every `count`-th sample of a batch, padded no further than the longest of them; maybe none.
-
-    Args:
-        batch: its samples are of like length, so every share is about as much work.
-        rank: of the process, from 0.
-        count: of processes.
-    """
-    lengths = batch.lengths[rank::count]
-    longest = int(lengths.max()) if len(lengths) else 0
-    is_mine_N = batch.rows % count == rank
-    return Batch(
-        item_ids=batch.item_ids[rank::count, :longest],
-        lengths=lengths,
-        rows=batch.rows[is_mine_N] // count,
-        positions=batch.positions[is_mine_N],
-        targets=batch.targets[is_mine_N],
-    )
 
 
 def is_launched() -> bool:

@@ -53,14 +53,17 @@ def test_holes_are_given_back_once_memory_has_grown_enough():
     assert little_more - given_back > 2e6  # too little to look at
 
 
-def test_a_step_that_needs_its_memory_again_gives_it_back_once(monkeypatch):
+def test_memory_that_is_needed_again_at_once_is_given_back_seldom(monkeypatch):
     trimmed, freed = [], memory.FreedMemory()
     monkeypatch.setattr(freed, "_trim", trimmed.append)
     monkeypatch.setattr(freed, "_needed_pages", 100)
-    for after_step in (150, 500, 110, 500, 100, 500):  # what a trim leaves is used again in the next step
-        monkeypatch.setattr(freed, "_resident_pages", lambda pages=after_step: pages)
+    monkeypatch.setattr(freed, "_resident_pages", lambda: 100 if len(trimmed) > calls else 500)
+    now = 50.0
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now)
+    for second in range(20):
+        now, calls = 50.0 + second, len(trimmed)
         freed.give_back()
-    assert len(trimmed) == 1
+    assert len(trimmed) == 20 / memory.SECONDS_BETWEEN
 
 
 def test_a_kernel_that_does_not_tell_the_peak_is_no_failure(tmp_path, monkeypatch):

@@ -19,9 +19,10 @@ from glintru_model.config import TrainingConfig
 from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.errors import ConfigError, DataError, TrainingError
 from glintru_model.training import distributed
-from glintru_model.training.distributed import processes_to_launch, share_of
+from glintru_model.training.distributed import processes_to_launch
 from glintru_model.training.launcher import _explained, launch
 from glintru_model.training.losses import build_loss
+from glintru_model.training.shares import share_of
 
 WORKER = Path(__file__).parent / "in_processes.py"
 

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from glintru_model.config import (
+    GlintruConfig,
+    GlintruRecommender,
+    SasrecConfig,
+    SasrecRecommender,
+    TrainingConfig,
+)
+from glintru_model.data.batches import TrainingBatches
+from glintru_model.models.registry import build_model
+from glintru_model.training import shares
+from glintru_model.training.losses import cross_entropy
+from glintru_model.training.shares import backward_in_pieces
+
+SIZES = {"embedding_dim": 8, "max_seq_len": 6, "dropout_rate": 0.0}
+RECOMMENDERS = {
+    "sasrec": SasrecRecommender(architecture=SasrecConfig(**SIZES), training=TrainingConfig()),
+    "causal": GlintruRecommender(architecture=GlintruConfig(**SIZES), training=TrainingConfig()),
+    "prefixes": GlintruRecommender(
+        architecture=GlintruConfig(variant="paper", num_blocks=2, **SIZES), training=TrainingConfig()
+    ),
+}
+
+
+@pytest.fixture
+def histories(dataset_of):
+    return dataset_of([[(3 * user + step) % 9 + 1 for step in range(4 + user % 6)] for user in range(13)], 9)
+
+
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_pieces_leave_the_gradient_of_the_whole_batch(histories, name, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model(RECOMMENDERS[name], histories.num_items).double()
+    every = model.trains_every_position
+    batches = TrainingBatches(histories, max_seq_len=6, batch_size=50, every_position=every, seed=0, device="cpu")
+    [batch] = batches.epoch(1)
+    seen = []
+
+    def loss_of(piece):
+        seen.append(piece.item_ids.numel())
+        if every:
+            hidden = model.prefixes(piece.item_ids, piece.lengths)[piece.rows, piece.positions]
+        else:
+            hidden = model.newest(piece.item_ids, piece.lengths)
+        return cross_entropy(hidden, model.item_embedding.weight, piece.targets)
+
+    def gradients():
+        model.zero_grad()
+        loss = backward_in_pieces(loss_of, batch, len(batch.targets))
+        return loss, [parameter.grad.clone() for parameter in model.parameters()]
+
+    whole = gradients()
+    assert seen == [batch.item_ids.numel()]
+    monkeypatch.setattr(shares, "CPU_POSITIONS", 20)
+    torch.testing.assert_close(gradients(), whole, check_dtype=False)
+    pieces = seen[1:]
+    assert len(pieces) == -(-seen[0] // 20)
+    assert max(pieces) < 20 + 6  # a sample is not cut
+
+
+def test_a_batch_has_no_more_pieces_than_samples(histories, monkeypatch):
+    monkeypatch.setattr(shares, "CPU_POSITIONS", 1)
+    batches = TrainingBatches(histories, max_seq_len=6, batch_size=50, every_position=True, seed=0, device="cpu")
+    [batch] = batches.epoch(1)
+    weight = torch.ones((), requires_grad=True)
+    lengths = []
+
+    def loss_of(piece):
+        lengths.append(len(piece.lengths))
+        return weight * piece.targets.double().mean()
+
+    loss = backward_in_pieces(loss_of, batch, 2 * len(batch.targets))
+    assert lengths == [1] * len(batch.lengths)
+    assert loss.item() == pytest.approx(batch.targets.double().mean().item() / 2)
+    assert weight.grad.item() == pytest.approx(loss.item())
