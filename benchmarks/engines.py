@@ -2,8 +2,7 @@
 
     python -m benchmarks.engines duckdb|polars LOG_FOLDER
 
-The engine of the data stages was chosen by it. Prints one line of JSON; each engine needs only itself
-installed.
+The engine of the data stages was chosen by it. Prints one line of JSON; each engine needs only itself installed.
 """
 
 import json

@@ -104,9 +104,9 @@ class _Training:
             device=runtime.device,
         )
         data = [dataset.manifest.get("dataset_hash"), dataset.num_items, self.batches.num_targets]
-        self.memory = FreedMemory()
         self.fingerprint = json.dumps([config.model_dump(), data], sort_keys=True)
         self.state = TrainingState()
+        self.memory = FreedMemory()
 
     def run(self, validate: Validate, on_epoch: OnEpoch | None) -> TrainingResult:
         num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
