@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy --config pipelines/configs/ml-1m.yaml --data ml-1m.parquet --seeds 0 1 2
 
-The epoch is chosen on validation, the test targets are ranked once, seen items are filtered. One thread. A run that was
-stopped goes on from its checkpoint. Writes benchmarks/results/accuracy.json after every run; one that stands there
-with the settings of today is not repeated, and what other logs have there is kept.
+The epoch is chosen on validation, the test targets are ranked once, seen items are filtered. One thread, or a GPU
+(--device cuda). A run that was stopped goes on from its checkpoint. Writes benchmarks/results/accuracy.json after every
+run; one that stands there with the settings of today is not repeated, and what other logs have there is kept.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.data_at_scale import describe_machine
+from benchmarks.gpu import describe_gpu
 from glintru_model.config import GlintruRecommender, IngestConfig, PipelineConfig, SasrecRecommender
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.build import build_sequences
@@ -42,7 +43,7 @@ def main() -> None:
     dataset = prepare(config, options.data, options.work / config.name)
     for seed in options.seeds:
         for model in options.models:
-            recommender = with_seed(getattr(config.models, model), seed)
+            recommender = with_seed(getattr(config.models, model), seed, options.device)
             if seed not in seeds_done(options.output, dataset, config.name, recommender):
                 run = measure(recommender, dataset, options.work / config.name / f"{model}-{seed}")
                 keep(options.output, dataset, config.name, run)
@@ -59,9 +60,9 @@ def prepare(config: PipelineConfig, data: Path, folder: Path) -> SequenceDataset
     return load_sequences(folder / "sequences")
 
 
-def with_seed(recommender: Recommender, seed: int) -> Recommender:
-    """Return the run's settings with this seed, on one thread of a CPU."""
-    training = recommender.training.model_copy(update={"seed": seed, "num_threads": 1, "device": "cpu"})
+def with_seed(recommender: Recommender, seed: int, device: str = "cpu") -> Recommender:
+    """Return the run's settings with this seed, for one thread of a CPU or a GPU."""
+    training = recommender.training.model_copy(update={"seed": seed, "num_threads": 1, "device": device})
     return recommender.model_copy(update={"training": training})
 
 
@@ -78,7 +79,7 @@ def measure(config: Recommender, dataset: SequenceDataset, checkpoints: Path) ->
     )
     return {
         "recommender": config.model_dump(mode="json"),
-        "hardware": describe_machine(),
+        "hardware": describe_machine() | (describe_gpu() if config.training.device == "cuda" else {}),
         "validation": result.best_metrics,
         "test": metrics(model, "test"),
         "best_epoch": result.best_epoch,
@@ -118,10 +119,10 @@ def _of_log(output: Path, dataset: SequenceDataset, name: str) -> dict[str, Any]
 
 
 def _comparable(log: dict[str, Any], recommender: dict[str, Any]) -> dict[str, Any]:
-    """Return a log's runs whose settings differ in the seed alone."""
+    """Return a log's runs whose settings differ in the seed alone, and in the device."""
 
     def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
-        return settings | {"training": settings["training"] | {"seed": 0}}
+        return settings | {"training": settings["training"] | {"seed": 0, "device": ""}}
 
     runs = log.get(recommender["name"], {}).get("seeds", {})
     wanted = without_seed(recommender)
@@ -134,6 +135,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", default=["glintru", "sasrec"], choices=["glintru", "sasrec"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--work", type=Path, default=Path("build/benchmark/accuracy"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/accuracy.json"))
     return parser.parse_args()

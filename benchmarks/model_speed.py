@@ -3,9 +3,9 @@
     python -m benchmarks.model_speed --peers peers/bin/python --log ml-1m.parquet:200:0.1 beauty.parquet:50:0.02
 
 Every model trains on every log (PATH:MAX_SEQ_LEN:GOAL) in a process of its own, one after the other on the same single
-core, at width 64 with cross-entropy over the whole catalogue, on the leave-one-out training part, for the same time;
-GOAL is the validation NDCG@10 to which the seconds are told. Prints a line each and tables in the end, with what is
-asked for and whether it is met; writes JSON, and a page with the tables and plots.
+core, or on a GPU (--device cuda), at width 64 with cross-entropy over the whole catalogue, on the leave-one-out
+training part, for the same time; GOAL is the validation NDCG@10 to which the seconds are told. Prints a line each and
+tables in the end, with what is asked for and whether it is met; writes JSON, and a page with the tables and plots.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.data_at_scale import describe_machine
+from benchmarks.gpu import describe_gpu
 from benchmarks.model_speed_report import NAMES, OWN, in_words, text_tables, write_page
 from glintru_model.config import IngestConfig, SequencesConfig
 from glintru_model.data.build import build_sequences
@@ -33,7 +34,8 @@ from glintru_model.progress import say
 def main() -> None:
     """Run every model on every log and write the results."""
     options = _options()
-    results: dict[str, Any] = {"hardware": describe_machine(), "seconds": options.seconds, "logs": {}}
+    hardware = describe_machine() | (describe_gpu() if options.device == "cuda" else {})
+    results: dict[str, Any] = {"hardware": hardware, "seconds": options.seconds, "logs": {}}
     for log in options.log:
         path, max_seq_len, goal = log.split(":")
         folder = options.work / Path(path).stem
@@ -41,7 +43,8 @@ def main() -> None:
         runs: dict[str, Any] = {}
         for name in NAMES:
             source = folder / "sequences" if name in OWN else folder
-            runs[name] = _run(name, [str(source), max_seq_len, str(options.seconds)], options)
+            arguments = [str(source), max_seq_len, str(options.seconds), "--device", options.device]
+            runs[name] = _run(name, arguments, options)
             say(f"{Path(path).stem}, {NAMES[name]}: {in_words(runs[name], float(goal))}")
         settings = {"max_seq_len": int(max_seq_len), "goal": float(goal)}
         results["logs"][Path(path).stem] = {**dataset, **settings, "runs": runs}
@@ -71,8 +74,9 @@ def prepare(log: Path, folder: Path) -> dict[str, int]:
 def _run(name: str, arguments: list[str], options: argparse.Namespace) -> dict[str, Any]:
     own = [sys.executable, "-m", "benchmarks.own_training", name]
     command = own if name in OWN else [options.peers, "-m", "benchmarks.peers_training", name]
+    pinned = ["taskset", "--cpu-list", str(options.core)] if options.device == "cpu" else []
     done = subprocess.run(
-        ["taskset", "--cpu-list", str(options.core), *command, *arguments],
+        [*pinned, *command, *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -90,7 +94,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--log", nargs="+", required=True, metavar="PATH:MAX_SEQ_LEN:GOAL")
     parser.add_argument("--peers", required=True, help="python of an environment with benchmarks/peers.txt")
     parser.add_argument("--work", type=Path, default=Path("build/benchmark"))
-    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--core", type=int, default=0, help="of the CPU; on a GPU none is prescribed")
     parser.add_argument("--seconds", type=float, default=150, help="of training")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/model_speed.json"))
     return parser.parse_args()

@@ -94,19 +94,22 @@ def text_tables(results: dict[str, Any]) -> str:
         lines += ["", _title(log, found, results), ""]
         columns, rows = _measured(found)
         lines += text_table([columns, *([_cell(value) for value in row] for row in rows)])
-        lines += [*_failures(found), "", *text_table([_TARGET_COLUMNS, *_verdicts(found)])]
+        lines += [*_failures(found), ""]
+        if not _is_on_gpu(results):
+            lines += text_table([_TARGET_COLUMNS, *_verdicts(found)])
     return "\n".join(lines)
 
 
 def write_page(results: dict[str, Any], path: Path) -> None:
     """Write the same, and plots, as one HTML page."""
-    page = Page("Training and scoring speed", f"one core of: {results['hardware']['processor']}")
+    page = Page("Training and scoring speed", _hardware(results))
     for log, found in results["logs"].items():
         page.add_section(_title(log, found, results))
         page.add_table("", *_measured(found))
         for failure in _failures(found):
             page.add_notice(failure, "bad")
-        page.add_table("What is asked for", _TARGET_COLUMNS, _verdicts(found))
+        if not _is_on_gpu(results):  # what is asked for is asked of a core
+            page.add_table("What is asked for", _TARGET_COLUMNS, _verdicts(found))
         runs = _done(found)
         page.add_figures(
             "",
@@ -118,6 +121,15 @@ def write_page(results: dict[str, Any], path: Path) -> None:
             ],
         )
     page.write(path)
+
+
+def _is_on_gpu(results: dict[str, Any]) -> bool:
+    return "gpu" in results["hardware"]
+
+
+def _hardware(results: dict[str, Any]) -> str:
+    hardware = results["hardware"]
+    return str(hardware["gpu"]) if _is_on_gpu(results) else f"one core of: {hardware['processor']}"
 
 
 def _title(log: str, found: dict[str, Any], results: dict[str, Any]) -> str:

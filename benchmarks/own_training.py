@@ -1,6 +1,6 @@
 """One of this package's models: training speed, top-10 speed and share of the core's matrix rate, in a process alone.
 
-    python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS
+    python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS [--device cuda]
 
 MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS, inside an epoch too, at
 width 64 with default settings; the epochs' weights are validated afterwards. Prints one line of JSON.
@@ -36,21 +36,28 @@ SCORE_BATCH_SIZE = 256
 _MATRIX = 2048
 
 
-def matrix_rate() -> float:
-    """Return this thread's best of five float32 products of 2048 x 2048, in operations per second."""
-    left, right, out = torch.rand(3, _MATRIX, _MATRIX).unbind()
+def matrix_rate(device: str) -> float:
+    """Return the best of five float32 products of 2048 x 2048, in operations per second, of this thread or the GPU."""
+    left, right, out = torch.rand(3, _MATRIX, _MATRIX, device=device).unbind()
     seconds = []
     for _ in range(5):
+        _wait_for(device)
         begin = time.perf_counter()
         torch.mm(left, right, out=out)
+        _wait_for(device)
         seconds.append(time.perf_counter() - begin)
     return 2 * _MATRIX**3 / min(seconds)
 
 
-def recommender(name: str, max_seq_len: int, seconds: float) -> GlintruRecommender | SasrecRecommender:
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def recommender(name: str, max_seq_len: int, seconds: float, device: str) -> GlintruRecommender | SasrecRecommender:
     """Return the default settings at the benchmark's width."""
     sizes: dict[str, Any] = {"embedding_dim": WIDTH, "max_seq_len": max_seq_len}
-    training = TrainingConfig(max_seconds=seconds, max_epochs=10_000, patience=10_000, device="cpu", num_threads=1)
+    training = TrainingConfig(max_seconds=seconds, max_epochs=10_000, patience=10_000, device=device, num_threads=1)
     if name == "sasrec":
         return SasrecRecommender(architecture=SasrecConfig(**sizes), training=training)
     sizes["variant"] = "paper" if name == "glintru-paper" else "causal"
@@ -63,7 +70,8 @@ def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> 
     scorer, begin = ModelScorer(model), time.perf_counter()
     for start in range(0, len(cases), SCORE_BATCH_SIZE):
         part = cases.select(slice(start, start + SCORE_BATCH_SIZE))
-        scorer.score_histories(dataset.item_ids, part.history_starts, part.history_ends).topk(10)
+        best = scorer.score_histories(dataset.item_ids, part.history_starts, part.history_ends).topk(10)
+        best.indices.cpu()  # a recommendation is made when it is in the host's hands
     return len(cases) / (time.perf_counter() - begin)
 
 
@@ -106,9 +114,9 @@ class Watch:
         return points
 
 
-def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: float, device: str) -> dict[str, Any]:
     """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
-    config, rate = recommender(name, max_seq_len, seconds), matrix_rate()
+    config, rate = recommender(name, max_seq_len, seconds, device), matrix_rate(device)
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder))
         model, _ = train(config, dataset, validate=watch.keep, on_epoch=watch.on_epoch)
@@ -120,7 +128,7 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
         "targets_per_second": speed,
         "seconds_trained": watch.seconds,
         "users_per_second": users_per_second(model, dataset),
-        "peak_gb": peak_resident_bytes() / 1e9,
+        "peak_gb": (torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_bytes()) / 1e9,
         "curve": curve,
         "operations_per_target": operations,
         "matrix_rate": rate,
@@ -135,10 +143,12 @@ def main() -> None:
     parser.add_argument("sequences", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in training
     dataset = load_sequences(options.sequences)
-    print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds)))
+    print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds, options.device)))
 
 
 if __name__ == "__main__":

@@ -101,8 +101,15 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for samples in self.plan(epoch):
-            yield self._gather(samples)
+        plan = self.plan(epoch)
+        device = self._items_N.device
+        # one transfer an epoch: for each of them a GPU's queue runs empty
+        starts, lengths = (torch.from_numpy(np.concatenate(part)).to(device) for part in zip(*plan, strict=True))
+        begin = 0
+        for samples in plan:
+            rows = slice(begin, begin + len(samples.starts))
+            yield self._gather(starts[rows], lengths[rows], int(samples.lengths.max()), int(samples.lengths.sum()))
+            begin = rows.stop
 
     def plan(self, epoch: int) -> list[Samples]:
         """Return the samples of each batch of an epoch, in the order of training."""
@@ -124,18 +131,20 @@ class TrainingBatches:
         positions = sum(len(lengths_B) * int(lengths_B.max()) for lengths_B in lengths)
         return 1 - sum(int(lengths_B.sum()) for lengths_B in lengths) / positions
 
-    def _gather(self, samples: Samples) -> Batch:
-        starts, lengths = samples
-        device = self._items_N.device
-        starts_B, lengths_B = torch.from_numpy(starts).to(device), torch.from_numpy(lengths).to(device)
-        steps_L = torch.arange(int(lengths.max()), device=device)
+    def _gather(self, starts_B: Tensor, lengths_B: Tensor, longest: int, num_inputs: int) -> Batch:
+        """Gather samples without a look at what lies on the device, which would wait for it."""
+        device = starts_B.device
+        steps_L = torch.arange(longest, device=device)
         is_item_BL = steps_L < lengths_B[:, None]
         places_BL = torch.where(is_item_BL, starts_B[:, None] + steps_L, 0)
         item_ids_BL = torch.where(is_item_BL, self._items_N[places_BL], PADDING_ID)
+        rows_N = torch.arange(len(starts_B), device=device)
         if self._every_position:
-            rows_N, positions_N = is_item_BL.nonzero(as_tuple=True)
+            rows_N = rows_N.repeat_interleave(lengths_B, output_size=num_inputs)
+            begins_N = (lengths_B.cumsum(0) - lengths_B)[rows_N]
+            positions_N = torch.arange(num_inputs, device=device) - begins_N
         else:
-            rows_N, positions_N = torch.arange(len(starts), device=device), lengths_B - 1
+            positions_N = lengths_B - 1
         targets_N = self._items_N[starts_B[rows_N] + positions_N + 1]
         return Batch(item_ids_BL.long(), lengths_B, rows_N, positions_N, targets_N.long())
 

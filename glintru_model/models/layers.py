@@ -4,6 +4,7 @@ Shapes: L length, B batch, D width, J input width of a layer. Recurrent models c
 a shift in time and the input of a matrix product are then contiguous views.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _UINT16 = 1 << 16
+_KERNEL_WIDTH = 64  # three squares of it are what a program's registers hold
+_HAS_TRITON = find_spec("triton") is not None  # comes with torch's CUDA builds for Linux
 
 
 class Dropout(nn.Module):
@@ -134,7 +137,8 @@ class _Convolution(torch.autograd.Function):
 class GRU(nn.Module):
     """Gated recurrent unit without biases, as torch.nn.GRU computes it.
 
-    On the CPU the backward pass gathers each weight's gradient in one product over all steps.
+    On the CPU the backward pass gathers each weight's gradient in one product over all steps. On a GPU a kernel of
+    this package goes through time up to a width of 64, cuDNN beyond.
     """
 
     def __init__(self, dim: int) -> None:
@@ -147,13 +151,22 @@ class GRU(nn.Module):
     def forward(self, x_LBD: Tensor) -> Tensor:
         """Run from a zero state; returns the state after each step, (L, B, D)."""
         if x_LBD.device.type != "cpu":
-            start = x_LBD.new_zeros(1, x_LBD.shape[1], x_LBD.shape[2])
-            weights = [self.weight_input.to(x_LBD.dtype), self.weight_hidden.to(x_LBD.dtype)]
-            states: Tensor = torch.gru(x_LBD, start, weights, False, 1, 0.0, self.training, False, False)[0]
-            return states
+            return self._on_gpu(x_LBD)
         with torch.autocast("cpu", enabled=False):
             gates = F.linear(at_least_float32(x_LBD), self.weight_input)
             return _Recurrence.apply(gates, self.weight_hidden)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _on_gpu(self, x_LBD: Tensor) -> Tensor:
+        dim, dtype = x_LBD.shape[2], x_LBD.dtype
+        weight_input = self.weight_input.to(dtype)
+        if _HAS_TRITON and dim <= _KERNEL_WIDTH and dtype != torch.float64:
+            from glintru_model.models.gru_kernels import recurrence
+
+            return recurrence(F.linear(x_LBD, weight_input), self.weight_hidden)
+        weights = [weight_input, self.weight_hidden.to(dtype)]
+        start = x_LBD.new_zeros(1, x_LBD.shape[1], dim)
+        states: Tensor = torch.gru(x_LBD, start, weights, False, 1, 0.0, self.training, False, False)[0]
+        return states
 
     def step(self, x_BD: Tensor, hidden_BD: Tensor) -> Tensor:
         """Advance the state by one step, (B, D)."""

@@ -70,8 +70,7 @@ class MovingAverage:
     def _move(self, averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:
         steps = int(num_averaged)
         share = 1 - min(self._decay, (1 + steps) / (10 + steps))
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, share)
+        torch._foreach_lerp_(list(averages), list(weights), share)
 
 
 def build_averaging(model: SequentialRecommender, decay: float) -> Averaging:

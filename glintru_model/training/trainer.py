@@ -219,7 +219,9 @@ class _Training:
     def _loss(self, batch: Batch) -> Tensor:
         with self.runtime.autocast():
             if self.model.trains_every_position:
-                hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
+                places_N = batch.rows * batch.item_ids.shape[1] + batch.positions
+                # select, not index: places differ from one another, and its gradient needs no sorting to know
+                hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths).flatten(0, 1).index_select(0, places_N)
             else:
                 hidden_ND = self.model.newest(batch.item_ids, batch.lengths)
             return self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets)
