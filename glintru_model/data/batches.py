@@ -10,7 +10,6 @@ context in another. For a model trained at the last position alone, every event 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ class Samples(NamedTuple):
     lengths: Int64Array
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One step's samples on the device.
 
     Attributes:
@@ -43,6 +41,7 @@ class Batch:
         lengths: inputs of each sample, (B,).
         rows, positions: where in (B, L) each target is to be predicted, (N,).
         targets: item indices, (N,).
+        weights: of each target in the loss, float32, (N,); those of a whole batch sum to 1.
     """
 
     item_ids: Tensor
@@ -50,6 +49,7 @@ class Batch:
     rows: Tensor
     positions: Tensor
     targets: Tensor
+    weights: Tensor
 
 
 class TrainingBatches:
@@ -146,7 +146,8 @@ class TrainingBatches:
         else:
             positions_N = lengths_B - 1
         targets_N = self._items_N[starts_B[rows_N] + positions_N + 1]
-        return Batch(item_ids_BL.long(), lengths_B, rows_N, positions_N, targets_N.long())
+        weights_N = torch.full((len(rows_N),), 1 / len(rows_N), device=device)
+        return Batch(item_ids_BL.long(), lengths_B, rows_N, positions_N, targets_N.long(), weights_N)
 
 
 def _windows(offsets_U: Int64Array, inputs_U: Int64Array, max_seq_len: int, random: np.random.Generator) -> Samples:

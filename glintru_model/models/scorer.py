@@ -8,7 +8,9 @@ from torch import Tensor
 from glintru_model.errors import DataError
 from glintru_model.models.base import PADDING_ID, SequentialRecommender
 
-ENCODE_BATCH_SIZE = 64  # histories encoded together; they are sorted by length, so that little of it is padding
+# histories encoded together; they are sorted by length, so that little of it is padding
+CPU_ENCODE_BATCH_SIZE = 64
+GPU_ENCODE_BATCH_SIZE = 1024
 
 
 class ModelScorer:
@@ -42,12 +44,13 @@ class ModelScorer:
         device = model.item_embedding.weight.device
         starts = np.maximum(starts, ends - model.max_seq_len)
         by_length = np.argsort(ends - starts, kind="stable")
+        batch_size = CPU_ENCODE_BATCH_SIZE if device.type == "cpu" else GPU_ENCODE_BATCH_SIZE
         hidden_BD = torch.empty(len(starts), model.item_embedding.embedding_dim, device=device)
         model.eval()
         try:
             with torch.no_grad():  # not inference mode: callers mask the scores in place
-                for begin in range(0, len(by_length), ENCODE_BATCH_SIZE):
-                    rows = by_length[begin : begin + ENCODE_BATCH_SIZE]
+                for begin in range(0, len(by_length), batch_size):
+                    rows = by_length[begin : begin + batch_size]
                     item_ids_BL, lengths_B = pad_right(item_ids, starts[rows], ends[rows])
                     last_BD = model.last_hidden(item_ids_BL.to(device), lengths_B.to(device))
                     hidden_BD[torch.from_numpy(rows).to(device)] = last_BD.float()

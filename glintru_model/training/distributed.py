@@ -22,7 +22,9 @@ from torch import Tensor
 from glintru_model.config import TrainingConfig
 from glintru_model.data.batches import Batch
 from glintru_model.errors import ConfigError, TrainingError
+from glintru_model.models.base import SequentialRecommender
 from glintru_model.progress import say
+from glintru_model.training.graphs import GraphedBackward
 from glintru_model.training.shares import LossOf, backward_in_pieces, share_of
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class Processes(Protocol):
     def seed(self, seed: int) -> int:
         """Return this process's own seed; the first keeps the one given."""
 
-    def backward(self, model: torch.nn.Module, loss_of: LossOf, batch: Batch) -> Tensor:
+    def backward(self, model: SequentialRecommender, loss_of: LossOf, batch: Batch) -> Tensor:
         """Leave the gradient of the batch's mean loss in the model, and return that loss."""
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -50,17 +52,23 @@ class Processes(Protocol):
 
 
 class SingleProcess:
-    """One process has nobody to share with."""
+    """One process has nobody to share with; its GPU, if it has one, runs graphs."""
 
     rank = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = GraphedBackward() if device.type == "cuda" else None
 
     def seed(self, seed: int) -> int:
         """Return the seed as it is."""
         return seed
 
-    def backward(self, model: torch.nn.Module, loss_of: LossOf, batch: Batch) -> Tensor:
+    def backward(self, model: SequentialRecommender, loss_of: LossOf, batch: Batch) -> Tensor:
         """Leave the gradient of the batch's mean loss in the model, and return that loss."""
-        return backward_in_pieces(loss_of, batch, len(batch.targets))
+        if self._on_gpu:
+            return self._on_gpu(model, loss_of, batch)
+        model.zero_grad()
+        return backward_in_pieces(loss_of, batch)
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` gives."""
@@ -84,11 +92,11 @@ class SeveralProcesses:
         """Return a seed that no other process has."""
         return seed + self.rank * _SEEDS_APART
 
-    def backward(self, model: torch.nn.Module, loss_of: LossOf, batch: Batch) -> Tensor:
+    def backward(self, model: SequentialRecommender, loss_of: LossOf, batch: Batch) -> Tensor:
         """Leave the gradient of the whole batch's mean loss in every process's model, and return that loss."""
         flat = self._gradients_of(model)
         share = share_of(batch, self.rank, self.count)
-        flat[-1] = backward_in_pieces(loss_of, share, len(batch.targets))
+        flat[-1] = backward_in_pieces(loss_of, share)
         with self._lost_peer():
             dist.all_reduce(flat)
         return flat[-1].clone()
@@ -169,7 +177,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     """
     count = _from_torchrun("WORLD_SIZE") if is_launched() else 1
     if count == 1:
-        yield SingleProcess()
+        yield SingleProcess(device)
         return
     if not dist.is_initialized():  # a process cannot join twice: the next training takes the same group
         if device.type == "cuda":

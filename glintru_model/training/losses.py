@@ -2,12 +2,13 @@
 
 Shapes: N rows (one a target), D width, V items, R rows of a chunk, G groups of rows, K negatives. Every loss takes
 hidden_ND, the item table (V + 1, D) whose row 0 is padding and never a candidate, and targets_N in 1..V, and returns
-the mean over rows.
+the sum over rows with weights_N, the mean without.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,13 @@ from torch.autograd.function import once_differentiable
 
 from glintru_model.config import TrainingConfig
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """One of the losses below, bound to its settings."""
+
+    def __call__(self, hidden_ND: Tensor, table: Tensor, targets_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
+        """Compute the loss."""
+
 
 CPU_CHUNK_ELEMENTS = 1 << 18  # logits held at once: a core's cache
 GPU_CHUNK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
@@ -37,24 +44,31 @@ def build_loss(config: TrainingConfig, train_counts: npt.NDArray[np.int64], devi
         device: where the loss is computed.
     """
     if config.loss == "cross_entropy":
-        return lambda hidden, table, targets: cross_entropy(hidden, table, targets, config.label_smoothing)
+        return partial(cross_entropy, label_smoothing=config.label_smoothing)
     if config.loss == "sampled_softmax":
         share = np.maximum(train_counts, 1) / np.maximum(train_counts, 1).sum()
         proposal_V = torch.from_numpy(share).to(device, torch.float32)
-        return lambda hidden, table, targets: sampled_softmax(hidden, table, targets, config.num_negatives, proposal_V)
+        return partial(sampled_softmax, num_negatives=config.num_negatives, proposal_V=proposal_V)
     calibration = GBCE_CALIBRATION if config.loss == "gbce" else 0.0
-    return lambda hidden, table, targets: binary_cross_entropy(
-        hidden, table, targets, config.num_negatives, calibration
-    )
+    return partial(binary_cross_entropy, num_negatives=config.num_negatives, calibration=calibration)
 
 
-def cross_entropy(hidden_ND: Tensor, table: Tensor, targets_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    hidden_ND: Tensor,
+    table: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Cross-entropy over the whole catalogue that never holds all logits.
 
     Equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The gradient is formed
     chunk by chunk in the forward pass, while a chunk's exponentials are at hand.
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, table, targets_N, label_smoothing)  # type: ignore[no-untyped-call]
+    if weights_N is None:
+        weights_N = _even_weights(hidden_ND)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, table, targets_N, weights_N, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -65,57 +79,62 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, table: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, table: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float
+    ) -> Tensor:
         device = hidden_ND.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
         with torch.autocast(device, enabled=False):
             hidden, items_VD = hidden_ND.to(dtype), table[1:].to(dtype)
             if any(ctx.needs_input_grad[:2]):
-                loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, smoothing)
+                loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, weights_N, smoothing)
                 ctx.dtypes = hidden_ND.dtype, table.dtype
             else:
-                loss = _loss_alone(hidden, items_VD, targets_N - 1, smoothing)
+                loss = _loss_alone(hidden, items_VD, targets_N - 1, weights_N, smoothing)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (grad_hidden, grad_table), (hidden_dtype, table_dtype) = ctx.grads, ctx.dtypes
-        return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None
+        return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None, None
 
 
 def _loss_and_gradients(
-    hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, smoothing: float
+    hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean loss and its gradients by hidden_ND and by the table (V + 1, D), in float32 at least."""
+    """Return the loss and its gradients by hidden_ND and by the table (V + 1, D), in float32 at least."""
     (rows, dim), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    weights_N1 = weights_N[:, None].to(wide)
     grad_hidden_ND = torch.empty(rows, dim, dtype=wide, device=hidden_ND.device)
     grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
     grad_items_VD = grad_table[1:]
     log_sums = []
     for rows_R, exponentials_RV, sum_R1, log_sum_R in _chunks(hidden_ND, items_VD):
-        # probabilities are exponentials / sum; the division is left to the narrow factor
-        torch.div(exponentials_RV @ items_VD, sum_R1, out=grad_hidden_ND[rows_R])
-        _add_product(grad_items_VD, exponentials_RV, (hidden_ND[rows_R] / sum_R1).to(hidden_ND.dtype))
+        # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
+        quotient_R1 = weights_N1[rows_R] / sum_R1
+        torch.mul(exponentials_RV @ items_VD, quotient_R1, out=grad_hidden_ND[rows_R])
+        _add_product(grad_items_VD, exponentials_RV, (hidden_ND[rows_R] * quotient_R1).to(hidden_ND.dtype))
         log_sums.append(log_sum_R)
     wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
-    mean_item_D = items_VD.mean(0, dtype=wide)
+    weighed_ND = wide_hidden_ND * weights_N1
     loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
-    grad_hidden_ND.sub_(target_items_ND, alpha=1 - smoothing)
-    grad_items_VD.index_add_(0, targets_N, wide_hidden_ND, alpha=smoothing - 1)
+    grad_hidden_ND.addcmul_(target_items_ND, weights_N1, value=smoothing - 1)
+    grad_items_VD.index_add_(0, targets_N, weighed_ND, alpha=smoothing - 1)
     if smoothing:
+        mean_item_D = items_VD.mean(0, dtype=wide)
         loss_N -= smoothing * (wide_hidden_ND @ mean_item_D)
-        grad_hidden_ND.sub_(mean_item_D, alpha=smoothing)
-        grad_items_VD.sub_(wide_hidden_ND.sum(0), alpha=smoothing / num_items)
-    return loss_N.mean(), grad_hidden_ND.div_(rows), grad_table.div_(rows)
+        grad_hidden_ND.addcmul_(mean_item_D, weights_N1, value=-smoothing)
+        grad_items_VD.sub_(weighed_ND.sum(0), alpha=smoothing / num_items)
+    return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
 
 
-def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
+def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float) -> Tensor:
     log_sum_N = torch.cat([log_sum_R for *_, log_sum_R in _chunks(hidden_ND, items_VD)])
     aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
-    return (log_sum_N - (hidden_ND * aim_ND).sum(1)).mean()
+    return _weighed(log_sum_N - (hidden_ND * aim_ND).sum(1), weights_N)
 
 
 def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
@@ -152,7 +171,13 @@ def _add_product(total_VD: Tensor, exponentials_RV: Tensor, hidden_RD: Tensor) -
 
 
 def sampled_softmax(
-    hidden_ND: Tensor, table: Tensor, targets_N: Tensor, num_negatives: int, proposal_V: Tensor
+    hidden_ND: Tensor,
+    table: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None = None,
+    *,
+    num_negatives: int,
+    proposal_V: Tensor,
 ) -> Tensor:
     """Softmax over the target and K drawn items, corrected for how often each is drawn (logQ).
 
@@ -160,7 +185,7 @@ def sampled_softmax(
     of exponentials is then an unbiased estimate of that over the whole catalogue.
 
     Args:
-        hidden_ND, table, targets_N: see the module.
+        hidden_ND, table, targets_N, weights_N: see the module.
         num_negatives: K.
         proposal_V: probability q of drawing each item.
     """
@@ -175,11 +200,17 @@ def sampled_softmax(
     negative_logits_NK = negatives.logits_NK - negatives.per_row(correction)
     positive_N1 = _positive_logits(hidden_ND, table, targets_N)[:, None]
     logits = torch.cat([positive_N1, negative_logits_NK.masked_fill(negatives.is_target_NK, -torch.inf)], dim=1)
-    return (logits.logsumexp(1) - positive_N1[:, 0]).mean()
+    return _weighed(logits.logsumexp(1) - positive_N1[:, 0], weights_N)
 
 
 def binary_cross_entropy(
-    hidden_ND: Tensor, table: Tensor, targets_N: Tensor, num_negatives: int, calibration: float
+    hidden_ND: Tensor,
+    table: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None = None,
+    *,
+    num_negatives: int,
+    calibration: float,
 ) -> Tensor:
     """Binary cross-entropy of the target against K items drawn evenly, averaged over the K + 1.
 
@@ -196,7 +227,7 @@ def binary_cross_entropy(
     power = sampled_share * (calibration * (1 - 1 / sampled_share) + 1 / sampled_share)
     positive_N = power * F.softplus(-_positive_logits(hidden_ND, table, targets_N))
     negative_NK = F.softplus(negatives.logits_NK).masked_fill(negatives.is_target_NK, 0.0)
-    return (positive_N + negative_NK.sum(1)).mean() / (num_negatives + 1)
+    return _weighed(positive_N + negative_NK.sum(1), weights_N) / (num_negatives + 1)
 
 
 class _Negatives:
@@ -223,6 +254,15 @@ class _Negatives:
     def per_row(self, values_GK: Tensor) -> Tensor:
         """Repeat each draw's values for the rows that it serves, (N, K)."""
         return values_GK.repeat_interleave(self.rows_per_draw, dim=0)[: self.num_rows]
+
+
+def _even_weights(hidden_ND: Tensor) -> Tensor:
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    return torch.full((len(hidden_ND),), 1 / len(hidden_ND), dtype=wide, device=hidden_ND.device)
+
+
+def _weighed(loss_N: Tensor, weights_N: Tensor | None) -> Tensor:
+    return loss_N.mean() if weights_N is None else torch.dot(loss_N, weights_N.to(loss_N.dtype))
 
 
 def _positive_logits(hidden_ND: Tensor, table: Tensor, targets_N: Tensor) -> Tensor:

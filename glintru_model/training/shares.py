@@ -7,27 +7,25 @@ from torch import Tensor
 
 from glintru_model.data.batches import Batch
 
-LossOf = Callable[[Batch], Tensor]  # the mean over a batch's targets
+LossOf = Callable[[Batch], Tensor]  # the weighed sum over a batch's targets
 
 CPU_POSITIONS = 1 << 13  # of a piece: what a pass holds of them fills caches, and memory only so far
 
 
-def backward_in_pieces(loss_of: LossOf, batch: Batch, num_targets: int) -> Tensor:
-    """Add the gradient of the batch's sum of losses / `num_targets` to the model's; returns that value.
+def backward_in_pieces(loss_of: LossOf, batch: Batch) -> Tensor:
+    """Add the gradient of a batch's loss to the model's; returns the loss.
 
     On the CPU a large batch goes piece by piece, so that memory does not grow with its size. A GPU takes it whole.
 
     Args:
-        loss_of: the mean loss of some samples.
+        loss_of: the loss of some samples.
         batch: maybe a share without any sample.
-        num_targets: of the whole batch that this is a share of.
     """
     total = batch.item_ids.new_zeros((), dtype=torch.float32)
     wanted = -(-batch.item_ids.numel() // CPU_POSITIONS) if batch.item_ids.device.type == "cpu" else 1
     pieces = min(wanted, len(batch.lengths))
     for number in range(pieces):
-        piece = share_of(batch, number, pieces) if pieces > 1 else batch
-        loss = loss_of(piece) * (len(piece.targets) / num_targets)
+        loss = loss_of(share_of(batch, number, pieces) if pieces > 1 else batch)
         loss.backward()  # type: ignore[no-untyped-call]
         total = total + loss.detach()
     return total
@@ -50,4 +48,5 @@ def share_of(batch: Batch, rank: int, count: int) -> Batch:
         rows=batch.rows[is_mine_N] // count,
         positions=batch.positions[is_mine_N],
         targets=batch.targets[is_mine_N],
+        weights=batch.weights[is_mine_N],
     )

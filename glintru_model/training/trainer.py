@@ -201,7 +201,6 @@ class _Training:
     def _step(self, epoch: int, batch: Batch) -> float:
         self.state.step += 1
         set_learning_rate(self.optimizer, learning_rate(self.settings, self.state.step))
-        self.optimizer.zero_grad()
         loss = self.processes.backward(self.model, self._loss, batch)
         limit = self.settings.gradient_clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -224,7 +223,7 @@ class _Training:
                 hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths).flatten(0, 1).index_select(0, places_N)
             else:
                 hidden_ND = self.model.newest(batch.item_ids, batch.lengths)
-            return self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets)
+            return self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets, batch.weights)
 
     def _remember(self, result: EpochResult) -> None:
         state, value = self.state, result.validation[CHOSEN_BY]

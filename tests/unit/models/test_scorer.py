@@ -18,7 +18,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_each_history_is_scored_by_its_newest_items_alone(config, monkeypatch):
-    monkeypatch.setattr(scorer, "ENCODE_BATCH_SIZE", 2)  # several batches, in the order of length
+    monkeypatch.setattr(scorer, "CPU_ENCODE_BATCH_SIZE", 2)  # several batches, in the order of length
     torch.manual_seed(0)
     model = build_model(config, 12).train()
     flat = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], dtype=np.int32)

@@ -94,7 +94,7 @@ def test_the_shares_of_a_batch_are_the_batch(batches, count):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "sampled_softmax", "gbce", "bce"])
 def test_weighed_by_their_targets_the_shares_gradients_add_up(loss, monkeypatch):
-    """Every loss is a mean over targets, however many a share has; drawn negatives are held fixed here."""
+    """Every loss is a weighed sum over targets, however many a share has; drawn negatives are held fixed here."""
     random = torch.Generator().manual_seed(1)
     hidden = torch.randn(7, 4, generator=random, dtype=torch.float64)
     targets = torch.randint(1, 6, (7,), generator=random)
@@ -105,10 +105,15 @@ def test_weighed_by_their_targets_the_shares_gradients_add_up(loss, monkeypatch)
     def gradient(*parts):
         table = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4).requires_grad_()
         for part in parts:
-            (loss_of(hidden[part], table, targets[part]) * (len(hidden[part]) / 7)).backward()
+            weights = torch.full((len(hidden[part]),), 1 / 7)
+            loss_of(hidden[part], table, targets[part], weights).backward()
         return table.grad
 
     torch.testing.assert_close(gradient(slice(0, 2), slice(2, 7)), gradient(slice(0, 7)), rtol=1e-9, atol=1e-12)
+    loss_of(
+        hidden, table := torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4).requires_grad_(), targets
+    ).backward()
+    torch.testing.assert_close(gradient(slice(0, 7)), table.grad, rtol=1e-6, atol=1e-9)  # 1/7 in float32
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_no_two_processes_draw_alike(monkeypatch):
     seeds = [distributed.SeveralProcesses(rank, 64).seed(seed) for rank in range(64) for seed in (1, highest)]
     assert len(set(seeds)) == 128
     torch.manual_seed(max(seeds))  # torch takes them all
-    assert distributed.SeveralProcesses(0, 64).seed(5) == distributed.SingleProcess().seed(5) == 5
+    assert distributed.SeveralProcesses(0, 64).seed(5) == distributed.SingleProcess(torch.device("cpu")).seed(5) == 5
 
 
 @pytest.mark.slow
@@ -262,6 +267,8 @@ def test_what_a_process_left_is_told_in_one_line(tmp_path, left, kind, message):
 
 def test_an_empty_share_has_no_targets():
     lengths = torch.tensor([2])
-    batch = Batch(torch.tensor([[3, 4]]), lengths, torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([4, 5]))
+    batch = Batch(
+        torch.tensor([[3, 4]]), lengths, torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([4, 5]), torch.ones(2)
+    )
     assert len(share_of(batch, 1, 2).targets) == 0
     assert share_of(batch, 0, 2).targets.tolist() == [4, 5]

@@ -45,12 +45,15 @@ def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smooth
         patch.setattr(losses, "CPU_CHUNK_ELEMENTS", chunk_elements)
         patch.setattr(losses, "MIN_CHUNK_ROWS", 1)
         hidden, table, targets = problem(rows, num_items, scale=scale)
-        ours, torchs = cross_entropy(hidden, table, targets, smoothing), full(hidden, table, targets, smoothing)
+        ours, torchs = (
+            cross_entropy(hidden, table, targets, label_smoothing=smoothing),
+            full(hidden, table, targets, smoothing),
+        )
         torch.testing.assert_close(ours, torchs)
         gradients = torch.autograd.grad(3 * ours, (hidden, table))  # what comes from above is multiplied in
         torch.testing.assert_close(gradients, torch.autograd.grad(3 * torchs, (hidden, table)))
         with torch.no_grad():
-            torch.testing.assert_close(cross_entropy(hidden, table, targets, smoothing), torchs)
+            torch.testing.assert_close(cross_entropy(hidden, table, targets, label_smoothing=smoothing), torchs)
 
 
 def test_cross_entropy_in_float32_survives_logits_far_apart():
@@ -144,23 +147,29 @@ def test_sampled_softmax_estimates_the_sum_over_the_catalogue_without_bias():
     torch.manual_seed(1)
     with torch.no_grad():
         # one row a draw of 2: the mean of exp(loss) over rows is what must be unbiased
-        estimates = [sampled_softmax(hidden, table, targets, 2, proposal).exp().item() for _ in range(3000)]
-        many = sampled_softmax(hidden.expand(rows, -1), table, targets.expand(rows), 512, proposal)
+        estimates = [
+            sampled_softmax(hidden, table, targets, num_negatives=2, proposal_V=proposal).exp().item()
+            for _ in range(3000)
+        ]
+        many = sampled_softmax(
+            hidden.expand(rows, -1), table, targets.expand(rows), num_negatives=512, proposal_V=proposal
+        )
     assert np.mean(estimates) == pytest.approx(exact.item(), rel=4 * np.std(estimates) / np.mean(estimates) / 3000**0.5)
     assert many.item() == pytest.approx(math.log(exact.item()), rel=0.01)
 
 
 def test_sampled_softmax_over_the_target_alone_is_zero():
     hidden, table, targets = problem(4, 1, dtype=torch.float32)
-    assert sampled_softmax(hidden, table, targets, 3, torch.ones(1)).item() == pytest.approx(0, abs=1e-6)
+    loss = sampled_softmax(hidden, table, targets, num_negatives=3, proposal_V=torch.ones(1))
+    assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_sampled_softmax_draws_by_training_frequency():
     counts = np.array([0, 90, 10, 0, 0])  # items never seen count once, so that none is out of reach
     drawn = []
 
-    def record(hidden, table, targets, num_negatives, proposal):
-        drawn.append(proposal)
+    def record(hidden, table, targets, *, num_negatives, proposal_V):
+        drawn.append(proposal_V)
         return hidden.sum()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -185,7 +194,11 @@ def test_binary_cross_entropy_by_hand(num_negatives, calibration, power):
     rows = 4000
     torch.manual_seed(0)
     loss = binary_cross_entropy(
-        torch.ones(rows, 1), table, torch.ones(rows, dtype=torch.long), num_negatives, calibration
+        torch.ones(rows, 1),
+        table,
+        torch.ones(rows, dtype=torch.long),
+        num_negatives=num_negatives,
+        calibration=calibration,
     )
     positive, negative = math.log1p(math.exp(-2)), math.log1p(math.exp(-1))
     others = num_negatives * 100 / 101  # a draw hits the target once in 101 times and is then left out

@@ -1,13 +1,17 @@
 """Both models on a CUDA device against the CPU in float64. Skipped where there is none."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender, TrainingConfig
+from glintru_model.data.batches import TrainingBatches
 from glintru_model.models.layers import GRU
 from glintru_model.models.registry import build_model
-from glintru_model.training.losses import cross_entropy
+from glintru_model.training.distributed import SingleProcess
+from glintru_model.training.losses import build_loss, cross_entropy
 from glintru_model.training.trainer import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -23,10 +27,12 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def _full_precision():
-    before = torch.get_float32_matmul_precision()
+    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     yield
     torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = cudnn
 
 
 def relative_error(found, expected):
@@ -36,7 +42,7 @@ def relative_error(found, expected):
 def loss_of(model, item_ids, lengths, targets):
     rows, positions = (torch.arange(item_ids.shape[1]).to(lengths) < lengths[:, None]).nonzero(as_tuple=True)
     hidden = model.prefixes(item_ids, lengths)[rows, positions]
-    return cross_entropy(hidden, model.item_embedding.weight, targets[rows, positions], 0.1)
+    return cross_entropy(hidden, model.item_embedding.weight, targets[rows, positions], label_smoothing=0.1)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -108,6 +114,37 @@ def test_training_goes_down_the_same_curve_and_resumes(name, precision, dataset_
     with pytest.raises(KeyboardInterrupt):
         curve("cuda", precision, tmp_path / "checkpoints", stop_after=2)
     assert curve("cuda", precision, tmp_path / "checkpoints") == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "sampled_softmax", "gbce", "bce"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_graph_gives_the_gradient_of_the_plain_step(name, loss, dataset_of):
+    """Negatives are drawn anew each time: with so many of them the gradients are close, not equal."""
+    dataset = dataset_of([[1 + (user + step) % NUM_ITEMS for step in range(5 + user % 30)] for user in range(60)], 40)
+    device, training = torch.device("cuda"), TrainingConfig(loss=loss, num_negatives=20_000, label_smoothing=0.1)
+    torch.manual_seed(0)
+    plain_model = build_model(MODELS[name], NUM_ITEMS).cuda()
+    graph_model = deepcopy(plain_model)  # whose gradients stay in their place
+    loss_of = build_loss(training, dataset.vocabulary.train_counts, device)
+    batches = TrainingBatches(dataset, max_seq_len=150, batch_size=20, every_position=True, seed=0, device=device)
+
+    def gradient(backward, model, batch):
+        def value(batch):
+            hidden = model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
+            return loss_of(hidden, model.item_embedding.weight, batch.targets, batch.weights)
+
+        loss = float(backward(model, value, batch))
+        return loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    plain, graphed = SingleProcess(torch.device("cpu")).backward, SingleProcess(device).backward
+    for _ in range(3):  # without a graph, captured, replayed
+        for batch in batches.epoch(1):
+            (found_loss, found), (loss_value, expected) = (
+                gradient(graphed, graph_model, batch),
+                gradient(plain, plain_model, batch),
+            )
+            assert found_loss == pytest.approx(loss_value, rel=1e-5 if loss == "cross_entropy" else 0.02)
+            assert relative_error(found, expected.cpu().double()) < (1e-4 if loss == "cross_entropy" else 0.2)
 
 
 def test_a_step_equals_the_encoding():

@@ -44,11 +44,11 @@ def test_pieces_leave_the_gradient_of_the_whole_batch(histories, name, monkeypat
             hidden = model.prefixes(piece.item_ids, piece.lengths)[piece.rows, piece.positions]
         else:
             hidden = model.newest(piece.item_ids, piece.lengths)
-        return cross_entropy(hidden, model.item_embedding.weight, piece.targets)
+        return cross_entropy(hidden, model.item_embedding.weight, piece.targets, piece.weights)
 
     def gradients():
         model.zero_grad()
-        loss = backward_in_pieces(loss_of, batch, len(batch.targets))
+        loss = backward_in_pieces(loss_of, batch)
         return loss, [parameter.grad.clone() for parameter in model.parameters()]
 
     whole = gradients()
@@ -69,9 +69,9 @@ def test_a_batch_has_no_more_pieces_than_samples(histories, monkeypatch):
 
     def loss_of(piece):
         lengths.append(len(piece.lengths))
-        return weight * piece.targets.double().mean()
+        return weight * (piece.targets * piece.weights).sum()
 
-    loss = backward_in_pieces(loss_of, batch, 2 * len(batch.targets))
+    loss = backward_in_pieces(loss_of, batch)
     assert lengths == [1] * len(batch.lengths)
-    assert loss.item() == pytest.approx(batch.targets.double().mean().item() / 2)
+    assert loss.item() == pytest.approx(batch.targets.double().mean().item())
     assert weight.grad.item() == pytest.approx(loss.item())

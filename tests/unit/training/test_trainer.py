@@ -260,7 +260,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient_allows(dataset):
         recommender(gradient_clip_norm=1e-3),
         dataset,
         trainer.resolve_runtime(TrainingConfig(device="cpu")),
-        SingleProcess(),
+        SingleProcess(torch.device("cpu")),
         None,
         "train",
     )
