@@ -1,15 +1,17 @@
 """RecTools' SASRec and RecBole's SASRec and GRU4Rec: training speed and top-10 speed, in an environment that has them.
 
-    peers/bin/python -m benchmarks.peers_training rectools-sasrec|recbole-sasrec|recbole-gru4rec LOG MAX_SEQ_LEN SECONDS
+    peers/bin/python -m benchmarks.peers_training PEER LOG MAX_SEQ_LEN SECONDS [--device cuda]
 
+PEER is rectools-sasrec, recbole-sasrec or recbole-gru4rec.
 LOG is the folder that `benchmarks.model_speed` writes: train.parquet and validation.parquet, both user_id, item_id and
 timestamp. The peer trains on the one for SECONDS (loading and validation not counted) and is measured on the other
-after every tenth of them, width 64, with its own loop, loss over all items and defaults otherwise. Prints one line of
-JSON.
+after every tenth of them, width 64, with its own loop, loss over all items and defaults otherwise: on one core, or on a
+GPU with TF32, where peak_gb is the card's memory. Prints one line of JSON.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -38,9 +40,10 @@ def ndcg_at_10(recommended: pd.DataFrame, truth: pd.DataFrame) -> float:
 class Clock:
     """Seconds and targets of training alone, and the validation figures on the way."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.seconds, self.targets = 0.0, 0
+    def __init__(self, limit: float, device: str) -> None:
+        self.limit, self.device = limit, device
+        self.seconds = 0.0
+        self.targets: int | torch.Tensor = 0
         self.curve: list[tuple[float, float]] = []
         self.users_per_second = 0.0
         self._begin, self._due = 0.0, limit / VALIDATIONS
@@ -49,11 +52,17 @@ class Clock:
         """Count from now on."""
         self._begin = time.perf_counter()
 
-    def tick(self, targets: int) -> None:
-        """Count a step, up to now."""
+    def tick(self, targets: int | torch.Tensor) -> None:
+        """Count a step, up to now; a number on the GPU stays there, for to read it would be to wait for the step."""
         now = time.perf_counter()
         self.seconds, self.targets = self.seconds + now - self._begin, self.targets + targets
         self._begin = now
+
+    def settle(self) -> None:
+        """Count what the GPU still has to do; called where training pauses, as it would slow every step."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            self.tick(0)
 
     def is_over(self) -> bool:
         """Say whether time is up."""
@@ -90,7 +99,7 @@ def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> None:
         batch_size=128,
         get_trainer_func=_rectools_trainer(clock),
         recommend_batch_size=SCORE_BATCH_SIZE,
-        recommend_torch_device="cpu",
+        recommend_torch_device=clock.device,
     )
     users = truth["user_id"].unique()
     while not clock.is_over():
@@ -111,13 +120,16 @@ def _rectools_trainer(clock: Clock) -> Callable[[], Any]:
             clock.start()
 
         def on_train_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: Any, _index: int) -> None:
-            clock.tick(int((batch["y"] != 0).sum()))
+            clock.tick((batch["y"] != 0).sum())
             if clock.is_due():
                 raise StopIteration  # ends the epoch: one alone takes longer than the limit on some logs
 
+        def on_train_epoch_end(self, *_: Any) -> None:
+            clock.settle()
+
     def trainer() -> Any:
         return Trainer(
-            accelerator="cpu",
+            accelerator=clock.device,
             devices=1,
             max_epochs=1,
             enable_checkpointing=False,
@@ -134,8 +146,8 @@ def run_recbole(log: Path, max_seq_len: int, clock: Clock, model_name: str) -> N
     """Train in the steps of RecBole's trainer, and validate by full sort and top-k."""
     from recbole.utils import get_model
 
-    config, dataset, batches = _recbole_data(log, max_seq_len, model_name)
-    model = get_model(model_name)(config, dataset)
+    config, dataset, batches = _recbole_data(log, max_seq_len, model_name, clock.device)
+    model = get_model(model_name)(config, dataset).to(config["device"])
     optimizer = torch.optim.Adam(model.parameters(), lr=config["learning_rate"])
     truth, frame = pd.read_parquet(log / "validation.parquet"), pd.read_parquet(log / "train.parquet")
     model.train()
@@ -143,11 +155,12 @@ def run_recbole(log: Path, max_seq_len: int, clock: Clock, model_name: str) -> N
     while not clock.is_over():
         for interaction in batches:
             optimizer.zero_grad()
-            loss = model.calculate_loss(interaction)
+            loss = model.calculate_loss(interaction.to(config["device"]))
             loss.backward()
             optimizer.step()
             clock.tick(len(interaction))
             if clock.is_due():
+                clock.settle()
                 recommended, users_per_second = _recbole_top_10(model, dataset, frame, max_seq_len)
                 clock.note(recommended, truth, users_per_second)
                 model.train()
@@ -156,7 +169,7 @@ def run_recbole(log: Path, max_seq_len: int, clock: Clock, model_name: str) -> N
                 break
 
 
-def _recbole_data(log: Path, max_seq_len: int, model_name: str) -> tuple[Any, Any, Any]:
+def _recbole_data(log: Path, max_seq_len: int, model_name: str, device: str) -> tuple[Any, Any, Any]:
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
 
@@ -176,7 +189,9 @@ def _recbole_data(log: Path, max_seq_len: int, model_name: str) -> tuple[Any, An
         "hidden_size": WIDTH,
         "embedding_size": WIDTH,
         "loss_type": "CE",
-        "use_gpu": False,
+        "use_gpu": device == "cuda",
+        # what its device hangs on, and what it sets CUDA_VISIBLE_DEVICES to
+        "gpu_id": os.environ.get("CUDA_VISIBLE_DEVICES", "0") if device == "cuda" else "",
         "checkpoint_dir": str(home),
     }
     arguments, sys.argv = sys.argv, sys.argv[:1]  # it reads the command line
@@ -199,13 +214,14 @@ def _recbole_top_10(model: Any, dataset: Any, frame: pd.DataFrame, max_seq_len: 
         histories = _recbole_histories(part, max_seq_len)
         begin = time.perf_counter()
         with torch.no_grad():
-            scores = model.full_sort_predict(histories)
-            scores.topk(10)
+            scores = model.full_sort_predict(histories.to(model.device))
+            scores.topk(10).indices.cpu()  # a recommendation is made when it is in the host's hands
         seconds += time.perf_counter() - begin
         scores[:, 0] = -torch.inf
-        for row, history in enumerate(part):
-            scores[row, history] = -torch.inf
-        best = dataset.id2token(dataset.iid_field, scores.topk(10).indices.numpy())
+        seen_rows = torch.from_numpy(np.repeat(np.arange(len(part)), part.map(len)))
+        seen_items = torch.from_numpy(np.concatenate(part.to_list()))
+        scores[seen_rows.to(model.device), seen_items.to(model.device)] = -torch.inf
+        best = dataset.id2token(dataset.iid_field, scores.topk(10).indices.cpu().numpy())
         users, ranks = np.repeat(part.index, 10), np.tile(range(1, 11), len(part))
         rows.append(pd.DataFrame({"user_id": users, "item_id": best.ravel(), "rank": ranks}))
     found = pd.concat(rows)
@@ -232,21 +248,28 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.device == "cuda":
+        if not torch.cuda.is_available():  # a peer would train on the CPU
+            parser.error("--device cuda: torch finds no GPU")
+        torch.set_float32_matmul_precision("high")  # TF32
     torch.manual_seed(0)
-    clock = Clock(options.seconds)
+    clock = Clock(options.seconds, options.device)
     run: dict[str, Callable[[], None]] = {
         "rectools-sasrec": lambda: run_rectools(options.log, options.max_seq_len, clock),
         "recbole-sasrec": lambda: run_recbole(options.log, options.max_seq_len, clock, "SASRec"),
         "recbole-gru4rec": lambda: run_recbole(options.log, options.max_seq_len, clock, "GRU4Rec"),
     }
     run[options.peer]()
+    resident_gb = peak_resident_bytes() / 1e9
     found = {
-        "targets_per_second": clock.targets / clock.seconds,
+        "targets_per_second": int(clock.targets) / clock.seconds,
         "seconds_trained": clock.seconds,
         "users_per_second": clock.users_per_second,
-        "peak_gb": peak_resident_bytes() / 1e9,
+        "peak_gb": resident_gb if options.device == "cpu" else torch.cuda.max_memory_allocated() / 1e9,
+        "peak_resident_gb": resident_gb,
         "curve": clock.curve,
     }
     print(json.dumps(found))
