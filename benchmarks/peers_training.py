@@ -29,6 +29,7 @@ WIDTH = 64
 VALIDATIONS = 10  # of a training, so that the seconds to a goal can be told
 RECBOLE_BATCH_SIZE = 512  # larger ones run no faster there and hold more logits and samples
 SCORE_BATCH_SIZE = 256
+MANY = 1_000_000  # epochs; the clock ends the training
 
 
 def ndcg_at_10(recommended: pd.DataFrame, truth: pd.DataFrame) -> float:
@@ -80,7 +81,7 @@ class Clock:
 
 
 def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> None:
-    """Train by partial fits, each of an epoch at most, and validate by `recommend`."""
+    """Train by partial fits, each up to a validation, and validate by `recommend`."""
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
@@ -103,15 +104,15 @@ def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> None:
     )
     users = truth["user_id"].unique()
     while not clock.is_over():
-        model.fit_partial(dataset, min_epochs=1, max_epochs=1)
-        if clock.is_due():
-            begin = time.perf_counter()
-            recommended = model.recommend(users, dataset, k=10, filter_viewed=True)
-            clock.note(recommended, truth, len(users) / (time.perf_counter() - begin))
+        model.fit_partial(dataset, min_epochs=1, max_epochs=MANY)
+        begin = time.perf_counter()
+        recommended = model.recommend(users, dataset, k=10, filter_viewed=True)
+        clock.note(recommended, truth, len(users) / (time.perf_counter() - begin))
 
 
 def _rectools_trainer(clock: Clock) -> Callable[[], Any]:
     from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
     class Watch(Callback):  # type: ignore[misc]
         """Counts each step from batch to batch; the trainer is copied, so the clock lies outside."""
@@ -119,9 +120,10 @@ def _rectools_trainer(clock: Clock) -> Callable[[], Any]:
         def on_train_epoch_start(self, *_: Any) -> None:
             clock.start()
 
-        def on_train_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: Any, _index: int) -> None:
+        def on_train_batch_end(self, trainer: Any, _module: Any, _outputs: Any, batch: Any, _index: int) -> None:
             clock.tick((batch["y"] != 0).sum())
             if clock.is_due():
+                trainer.should_stop = True
                 raise StopIteration  # ends the epoch: one alone takes longer than the limit on some logs
 
         def on_train_epoch_end(self, *_: Any) -> None:
@@ -131,7 +133,8 @@ def _rectools_trainer(clock: Clock) -> Callable[[], Any]:
         return Trainer(
             accelerator=clock.device,
             devices=1,
-            max_epochs=1,
+            plugins=[LightningEnvironment()],  # else it looks for MPI, and fails where mpi4py finds none
+            max_epochs=MANY,
             enable_checkpointing=False,
             callbacks=[Watch()],
             logger=False,
