@@ -2,20 +2,18 @@
 
     python -m benchmarks.sasrec_alignment --data ml-100k.parquet --config pipelines/configs/ml-100k.yaml --seeds 0 1 2
 
-Both are trained alike, the epoch chosen on validation; prints validation and test NDCG@10 and writes
+Both are trained alike, the epoch chosen on validation; prints validation and test NDCG@10 and adds to
 benchmarks/results/sasrec_alignment.json.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks.accuracy import measure, prepare, with_seed
-from benchmarks.data_at_scale import describe_machine
 from glintru_model.config_io import load_pipeline_config
 from glintru_model.files import read_json, write_json
 from glintru_model.models.registry import MODELS
@@ -40,22 +38,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--alignments", nargs="+", default=list(ALIGNMENTS), choices=list(ALIGNMENTS))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--work", type=Path, default=Path("build/benchmark/alignment"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/sasrec_alignment.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = load_pipeline_config(options.config)
     dataset = prepare(config, options.data, options.work / config.name)
-    found: dict[str, list[dict[str, Any]]] = {alignment: [] for alignment in ALIGNMENTS}
     for seed in options.seeds:
-        for alignment, architecture in ALIGNMENTS.items():
+        recommender = with_seed(config.models.sasrec, seed, options.device)
+        for alignment in options.alignments:
             checkpoints = options.work / config.name / f"{alignment}-{seed}"
-            with patch.dict(MODELS, sasrec=architecture):
-                run = measure(with_seed(config.models.sasrec, seed), dataset, checkpoints)
-            found[alignment].append({key: run[key] for key in ("validation", "test", "best_epoch", "seconds")})
-            say(f"{config.name}, seed {seed}, {alignment}: {found[alignment][-1]}")
-    results = read_json(options.output) if options.output.exists() else {}
-    write_json(options.output, results | {config.name: {"hardware": describe_machine(), **found}})
+            with patch.dict(MODELS, sasrec=ALIGNMENTS[alignment]):
+                run = measure(recommender, dataset, checkpoints)
+            kept = {key: run[key] for key in ("validation", "test", "best_epoch", "seconds", "hardware")}
+            say(f"{config.name}, seed {seed}, {alignment}: {kept}")
+            results = read_json(options.output) if options.output.exists() else {}
+            results.setdefault(config.name, {}).setdefault(alignment, {})[str(seed)] = kept
+            write_json(options.output, results)
 
 
 if __name__ == "__main__":

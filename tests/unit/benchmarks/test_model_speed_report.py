@@ -77,3 +77,14 @@ def test_the_page_has_the_tables_and_the_plots(tmp_path):
     for caption in ("Training targets per second", "Users per second", "Peak memory", "NDCG@10 on validation"):
         assert caption in body
     assert '"x": [15.0, 30.0], "y": [0.0125, 0.025]' in body
+
+
+def test_on_a_gpu_the_figures_stand_without_bounds_which_are_a_cores(tmp_path):
+    found = results()
+    found["hardware"]["gpu"] = "some card"
+    assert not any("asked for" in name or " / " in name for name in rows_of(found))
+    assert rows_of(found)["SASRec"][0] == "6,000"
+    write_page(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "some card" in page
+    assert "What is asked for" not in page
