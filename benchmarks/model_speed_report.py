@@ -112,7 +112,7 @@ def write_page(results: dict[str, Any], path: Path) -> None:
             page.add_table("What is asked for", _TARGET_COLUMNS, _verdicts(found))
         runs = _done(found)
         page.add_figures(
-            "",
+            "Side by side",
             [
                 _bars("Training targets per second", "targets_per_second", runs, is_log=True),
                 _bars("Users per second, top-10", "users_per_second", runs, is_log=True),

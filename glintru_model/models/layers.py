@@ -4,6 +4,7 @@ Shapes: L length, B batch, D width, J input width of a layer. Recurrent models c
 a shift in time and the input of a matrix product are then contiguous views.
 """
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 _UINT16 = 1 << 16
 _KERNEL_WIDTH = 64  # three squares of it are what a program's registers hold
-_HAS_TRITON = find_spec("triton") is not None  # comes with torch's CUDA builds for Linux
+_TF32_CAPABILITY = (8, 0)  # Ampere
 
 
 class Dropout(nn.Module):
@@ -159,7 +160,7 @@ class GRU(nn.Module):
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
         dim, dtype = x_LBD.shape[2], x_LBD.dtype
         weight_input = self.weight_input.to(dtype)
-        if _HAS_TRITON and dim <= _KERNEL_WIDTH and dtype != torch.float64:
+        if dim <= _KERNEL_WIDTH and dtype != torch.float64 and _has_kernels(x_LBD.device):
             from glintru_model.models.gru_kernels import recurrence
 
             return recurrence(F.linear(x_LBD, weight_input), self.weight_hidden)
@@ -221,6 +222,14 @@ class _Recurrence(torch.autograd.Function):
         grad_gates[..., : 2 * dim] = grad_hidden[..., : 2 * dim]
         grad_weight = grad_hidden.flatten(0, 1).T @ states[:-1].flatten(0, 1)
         return grad_gates, grad_weight
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
+    """Tell whether Triton is here, as in torch's CUDA builds for Linux, and the device has TF32 products."""
+    if torch.version.cuda is None or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
