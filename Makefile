@@ -94,15 +94,15 @@ benchmark-preprocessing: $(VENV)/test.stamp build/peers/bin/python ## Time it be
 	$(BIN)/python -m benchmarks.compare_preprocessing --peers build/peers/bin/python --work "$(WORK)"
 
 .PHONY: benchmark-models
-benchmark-models: $(VENV)/test.stamp build/peers/bin/python ## Time training and top-10 beside RecTools and RecBole (LOGS="log.parquet:200:0.08")
+benchmark-models: $(VENV)/test.stamp build/peers/bin/python ## Time training and top-10 beside RecTools and RecBole (LOGS="log.parquet:200:0.08" DEVICE=cpu|cuda)
 	@test -n "$(LOGS)" || { echo 'error: LOGS is empty, allowed: LOGS="PATH:MAX_SEQ_LEN:GOAL ..."' >&2; exit 2; }
-	$(BIN)/python -m benchmarks.model_speed --peers build/peers/bin/python --work "$(WORK)" --log $(LOGS)
+	$(BIN)/python -m benchmarks.model_speed --peers build/peers/bin/python --work "$(WORK)" --log $(LOGS) $(if $(DEVICE),--device "$(DEVICE)")
 
 .PHONY: benchmark-accuracy
-benchmark-accuracy: $(VENV)/test.stamp ## Train both models of a run with three seeds (CONFIG=run.yaml DATA=log.parquet, hours)
+benchmark-accuracy: $(VENV)/test.stamp ## Train both models of a run with three seeds (CONFIG=run.yaml DATA=log.parquet DEVICE=cpu|cuda, hours)
 	@test -n "$(CONFIG)" || { echo 'error: CONFIG is empty, allowed: CONFIG=pipelines/configs/ml-1m.yaml' >&2; exit 2; }
 	@test -n "$(DATA)" || { echo 'error: DATA is empty, allowed: DATA=log.parquet' >&2; exit 2; }
-	$(BIN)/python -m benchmarks.accuracy --config "$(CONFIG)" --data "$(DATA)" --work "$(WORK)/accuracy"
+	$(BIN)/python -m benchmarks.accuracy --config "$(CONFIG)" --data "$(DATA)" --work "$(WORK)/accuracy" $(if $(DEVICE),--device "$(DEVICE)")
 
 .PHONY: benchmark-histories
 benchmark-histories: $(VENV)/test.stamp ## Time GLINT-RU by length of history, and rank after up to 10,000 events

@@ -119,7 +119,7 @@ def _of_log(output: Path, dataset: SequenceDataset, name: str) -> dict[str, Any]
 
 
 def _comparable(log: dict[str, Any], recommender: dict[str, Any]) -> dict[str, Any]:
-    """Return a log's runs whose settings differ in the seed alone, and in the device."""
+    """Return a log's runs whose settings differ in nothing but seed and device."""
 
     def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
         return settings | {"training": settings["training"] | {"seed": 0, "device": ""}}

@@ -1,4 +1,4 @@
-"""Cross-entropy over a whole catalogue on a GPU: this package's, torch's on full logits, and two kept libraries'.
+"""Cross-entropy over a whole catalogue on a GPU: this package's, torch's on full logits, and two maintained libraries'.
 
     python -m benchmarks.cross_entropy
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu_step SEQUENCES --config pipelines/configs/ml-1m.yaml
 
-Takes the run's settings and its first batches. Milliseconds are medians over the batches of an epoch's beginning; a
-graph is bound to the shape of one batch, so that it is compared with the plain step on that batch alone. Prints a line
-each and writes benchmarks/results/gpu_step.json.
+Takes the run's settings and its first batches. Milliseconds are means over the batches of an epoch's beginning; a graph
+is bound to the shape of one batch, so that it is compared with the plain step on that batch alone, both by the
+median. Prints a line each and writes benchmarks/results/gpu_step.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NUM_BATCHES = 40
 
 
 class Step:
-    """Forward, loss, backward, clipping and the optimiser, as the trainer does them."""
+    """Forward, loss, backward, clipping and the optimiser; the graphs of the trainer end with backward."""
 
     def __init__(self, config: GlintruRecommender | SasrecRecommender, num_items: int, precision: torch.dtype) -> None:
         torch.manual_seed(0)

@@ -146,7 +146,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in training
+    if options.device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as in training
     dataset = load_sequences(options.sequences)
     print(json.dumps(measure(options.model, dataset, options.max_seq_len, options.seconds, options.device)))
 

@@ -5,8 +5,8 @@
 PEER is rectools-sasrec, recbole-sasrec or recbole-gru4rec.
 LOG is the folder that `benchmarks.model_speed` writes: train.parquet and validation.parquet, both user_id, item_id and
 timestamp. The peer trains on the one for SECONDS (loading and validation not counted) and is measured on the other
-after every tenth of them, width 64, with its own loop, loss over all items and defaults otherwise: on one core, or on a
-GPU with TF32, where peak_gb is the card's memory. Prints one line of JSON.
+at every tenth of them (--validations), width 64, with its own loop, loss over all items and defaults otherwise: on one core, or on a
+GPU with TF32, where peak_gb is that of its tensors. Prints one line of JSON.
 """
 
 import argparse
@@ -26,7 +26,6 @@ import torch
 from glintru_model.memory import peak_resident_bytes  # needs the standard library alone
 
 WIDTH = 64
-VALIDATIONS = 10  # of a training, so that the seconds to a goal can be told
 RECBOLE_BATCH_SIZE = 512  # larger ones run no faster there and hold more logits and samples
 SCORE_BATCH_SIZE = 256
 MANY = 1_000_000  # epochs; the clock ends the training
@@ -41,13 +40,14 @@ def ndcg_at_10(recommended: pd.DataFrame, truth: pd.DataFrame) -> float:
 class Clock:
     """Seconds and targets of training alone, and the validation figures on the way."""
 
-    def __init__(self, limit: float, device: str) -> None:
+    def __init__(self, limit: float, validations: int, device: str) -> None:
         self.limit, self.device = limit, device
+        self.between = limit / validations
         self.seconds = 0.0
         self.targets: int | torch.Tensor = 0
         self.curve: list[tuple[float, float]] = []
         self.users_per_second = 0.0
-        self._begin, self._due = 0.0, limit / VALIDATIONS
+        self._begin, self._due = 0.0, self.between
 
     def start(self) -> None:
         """Count from now on."""
@@ -77,7 +77,7 @@ class Clock:
         """Note a validation."""
         self.curve.append((self.seconds, ndcg_at_10(recommended, truth)))
         self.users_per_second = users_per_second
-        self._due = min(self.seconds + self.limit / VALIDATIONS, self.limit)
+        self._due = min(self.seconds + self.between, self.limit)
 
 
 def run_rectools(log: Path, max_seq_len: int, clock: Clock) -> None:
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--validations", type=int, default=10, help="so that the seconds to a goal can be told")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -259,7 +260,7 @@ def main() -> None:
             parser.error("--device cuda: torch finds no GPU")
         torch.set_float32_matmul_precision("high")  # TF32
     torch.manual_seed(0)
-    clock = Clock(options.seconds, options.device)
+    clock = Clock(options.seconds, options.validations, options.device)
     run: dict[str, Callable[[], None]] = {
         "rectools-sasrec": lambda: run_rectools(options.log, options.max_seq_len, clock),
         "recbole-sasrec": lambda: run_recbole(options.log, options.max_seq_len, clock, "SASRec"),

@@ -22,7 +22,7 @@ def recurrence(gates_LB3D: Tensor, weight: Tensor) -> Tensor:
     """Run a GRU without biases from a zero state.
 
     Args:
-        gates_LB3D: what the inputs add to each gate, in any floating type.
+        gates_LB3D: what the inputs add to each gate, float32 or narrower.
         weight: of the state, float32, (3D, D), D at most 64.
 
     Returns:
@@ -41,7 +41,8 @@ class _Recurrence(torch.autograd.Function):
         states[0].zero_()
         kept = torch.empty(4, length, batch, dim, device=weight.device)  # reset, update, new, its hidden part
         ctx.grid, ctx.constants = (triton.cdiv(batch, ROWS),), _constants(dim)
-        _forward[ctx.grid](gates_LB3D.contiguous(), weight, states, kept, length, batch, **ctx.constants)
+        with torch.cuda.device(weight.device):
+            _forward[ctx.grid](gates_LB3D.contiguous(), weight, states, kept, length, batch, **ctx.constants)
         ctx.save_for_backward(states, kept, weight)
         ctx.gates_dtype = gates_LB3D.dtype
         return states[1:]
@@ -52,7 +53,8 @@ class _Recurrence(torch.autograd.Function):
         states, kept, weight = ctx.saved_tensors
         _, length, batch, dim = kept.shape
         grad_gates = torch.empty(length, batch, 3 * dim, device=weight.device)
-        _backward[ctx.grid](grad_LBD.contiguous(), weight, states, kept, grad_gates, length, batch, **ctx.constants)
+        with torch.cuda.device(weight.device):
+            _backward[ctx.grid](grad_LBD.contiguous(), weight, states, kept, grad_gates, length, batch, **ctx.constants)
         before, by_gates = states[:-1].flatten(0, 1), grad_gates.flatten(0, 1)
         grad_weight = torch.empty_like(weight)
         torch.mm(by_gates[:, : 2 * dim].T, before, out=grad_weight[: 2 * dim])

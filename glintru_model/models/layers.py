@@ -4,6 +4,8 @@ Shapes: L length, B batch, D width, J input width of a layer. Recurrent models c
 a shift in time and the input of a matrix product are then contiguous views.
 """
 
+import os
+import shutil
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from glintru_model.progress import say
 
 _UINT16 = 1 << 16
 _KERNEL_WIDTH = 64  # three squares of it are what a program's registers hold
@@ -224,12 +228,19 @@ class _Recurrence(torch.autograd.Function):
         return grad_gates, grad_weight
 
 
-@cache
 def _has_kernels(device: torch.device) -> bool:
     """Tell whether Triton is here, as in torch's CUDA builds for Linux, and the device has TF32 products."""
+    return _has_triton() and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
+
+
+@cache
+def _has_triton() -> bool:
     if torch.version.cuda is None or find_spec("triton") is None:
         return False
-    return torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
+    if any(map(shutil.which, ("gcc", "clang"))) or "CC" in os.environ:  # Triton builds its launcher with it
+        return True
+    say("no C compiler (gcc, clang or CC) is found, which Triton needs: the GRU runs on cuDNN, which is slower")
+    return False
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -67,8 +67,8 @@ class MovingAverage:
         self._averaged.load_state_dict(state_dict)
 
     @torch.no_grad()
-    def _move(self, averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:
-        steps = int(num_averaged)
+    def _move(self, averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor | int) -> None:
+        steps = int(self._averaged.n_averaged)  # on the host; the copy that is handed over may lie on a GPU
         share = 1 - min(self._decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(list(averages), list(weights), share)
 

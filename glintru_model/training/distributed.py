@@ -70,6 +70,10 @@ class SingleProcess:
         model.zero_grad()
         return backward_in_pieces(loss_of, batch)
 
+    def close(self) -> None:
+        """Let go of what the training held on its GPU; a traceback may keep this object alive."""
+        self._on_gpu = None
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` gives."""
         return make()
@@ -177,11 +181,15 @@ def joined(device: torch.device) -> Iterator[Processes]:
     """
     count = _from_torchrun("WORLD_SIZE") if is_launched() else 1
     if count == 1:
-        yield SingleProcess(device)
+        alone = SingleProcess(device)
+        try:
+            yield alone
+        finally:
+            alone.close()
         return
     if not dist.is_initialized():  # a process cannot join twice: the next training takes the same group
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device.index or 0)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     rank = dist.get_rank()

@@ -13,32 +13,49 @@ from torch import Tensor
 from glintru_model.data.batches import Batch
 from glintru_model.data.sequences import PADDING_ID
 from glintru_model.models.base import SequentialRecommender
+from glintru_model.progress import say
 from glintru_model.training.shares import LossOf
 
-_SIZES_PER_OCTAVE = 8  # a size is padded by an eighth at most, a sixteenth on average
-_SMALLEST_STEP = 8
+_SIZES_PER_OCTAVE = 16  # a large size is padded by a sixteenth at most
+_STEP = 8  # at least, of samples and targets; a step in time costs a recurrent model more than a shape does
 
 
 class GraphedBackward:
     """The gradients of one model's batches, by a graph for each shape.
 
     The first batch of a shape goes without: libraries choose and load their kernels then, which a capture forbids.
+    Graphs keep the memory of a step to themselves; where a GPU has no room for that, all batches go without.
     """
 
     def __init__(self) -> None:
         self._graphs: dict[tuple[int, ...], _Graph | None] = {}
         self._gradients: list[Tensor] = []
         self._pool = torch.cuda.graph_pool_handle()  # graphs run one at a time and share their memory
+        self._has_room = True
 
     def __call__(self, model: SequentialRecommender, loss_of: LossOf, batch: Batch) -> Tensor:
         """Leave the gradient of a batch's loss in the model; returns the loss, valid until the next call."""
         if not self._gradients:
             self._gradients = _own_gradients(model)
         batch = padded(batch, model.max_seq_len)
+        try:
+            return self._run(loss_of, batch)
+        except torch.OutOfMemoryError:
+            if not self._graphs:
+                raise
+        say("GPU memory does not hold CUDA graphs beside the training: going on without them, which is slower")
+        self._has_room = False
+        self._graphs.clear()
+        torch.cuda.empty_cache()
+        return self._run(loss_of, batch)
+
+    def _run(self, loss_of: LossOf, batch: Batch) -> Tensor:
         shape = (*batch.item_ids.shape, len(batch.targets))
-        if shape not in self._graphs:
-            self._graphs[shape] = None
-            return _backward(loss_of, batch, self._gradients)
+        if not self._has_room or shape not in self._graphs:
+            loss = _backward(loss_of, batch, self._gradients)
+            if self._has_room:
+                self._graphs[shape] = None
+            return loss
         graph = self._graphs[shape]
         if graph is None:
             graph = self._graphs[shape] = _Graph(loss_of, batch, self._gradients, self._pool)
@@ -77,13 +94,15 @@ def _backward(loss_of: LossOf, batch: Batch, gradients: list[Tensor]) -> Tensor:
 def padded(batch: Batch, max_seq_len: int) -> Batch:
     """Pad a batch to a shape that others have too, with samples of padding and targets of weight 0.
 
+    Nothing changes by it, except where the release's padding takes part (`released_padding`).
+
     Args:
         batch: no longer than max_seq_len.
         max_seq_len: no batch is padded beyond.
     """
     (samples, length), targets = batch.item_ids.shape, len(batch.targets)
-    more_samples, more_targets = _rounded_up(samples) - samples, _rounded_up(targets) - targets
-    more_steps = min(_rounded_up(length), max_seq_len) - length
+    more_samples, more_targets = _rounded_up(samples, _STEP) - samples, _rounded_up(targets, _STEP) - targets
+    more_steps = min(_rounded_up(length, 1), max_seq_len) - length
     return Batch(
         item_ids=F.pad(batch.item_ids, (0, more_steps, 0, more_samples), value=PADDING_ID),
         lengths=F.pad(batch.lengths, (0, more_samples), value=1),
@@ -94,6 +113,6 @@ def padded(batch: Batch, max_seq_len: int) -> Batch:
     )
 
 
-def _rounded_up(size: int) -> int:
-    step = max(_SMALLEST_STEP, (1 << size.bit_length() - 1) // _SIZES_PER_OCTAVE)
+def _rounded_up(size: int, least_step: int) -> int:
+    step = max(least_step, (1 << size.bit_length() - 1) // _SIZES_PER_OCTAVE)
     return -(-size // step) * step

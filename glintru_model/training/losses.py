@@ -63,8 +63,12 @@ def cross_entropy(
 ) -> Tensor:
     """Cross-entropy over the whole catalogue that never holds all logits.
 
-    Equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The gradient is formed
-    chunk by chunk in the forward pass, while a chunk's exponentials are at hand.
+    Without weights it equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The
+    gradient is formed chunk by chunk in the forward pass, while a chunk's exponentials are at hand.
+
+    Args:
+        hidden_ND, table, targets_N, weights_N: see the module.
+        label_smoothing: share of a target's probability that all items share evenly.
     """
     if weights_N is None:
         weights_N = _even_weights(hidden_ND)

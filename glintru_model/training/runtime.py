@@ -1,7 +1,7 @@
 """Where training runs: device, precision, threads and random state, set for its time and put back after it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,9 @@ class Runtime:
         """Set threads and matrix precision; restore them, and torch's random state, at the end."""
         threads, matmul_precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        # streams, graphs and kernels go to the current device, whatever device their tensors lie on
+        current = torch.cuda.device(self.device) if devices else nullcontext()
+        with current, torch.random.fork_rng(devices):
             try:
                 if self.num_threads:
                     torch.set_num_threads(self.num_threads)

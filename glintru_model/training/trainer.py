@@ -219,7 +219,7 @@ class _Training:
         with self.runtime.autocast():
             if self.model.trains_every_position:
                 places_N = batch.rows * batch.item_ids.shape[1] + batch.positions
-                # select, not index: places differ from one another, and its gradient needs no sorting to know
+                # select, not index, whose gradient sorts the places first
                 hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths).flatten(0, 1).index_select(0, places_N)
             else:
                 hidden_ND = self.model.newest(batch.item_ids, batch.lengths)

@@ -59,7 +59,8 @@ def run_worker(
         _queue_abandoned(study, worker, tune_run)
         while len(counted_trials(study)) < config.num_trials:
             study.sampler = _sampler(config, worker, len(study.get_trials(deepcopy=False)))
-            study.optimize(objective, n_trials=1, catch=(TrainingError, SurplusTrialError))
+            # a pruned trial's traceback holds its whole training, a GPU's memory among it
+            study.optimize(objective, n_trials=1, catch=(TrainingError, SurplusTrialError), gc_after_trial=True)
         return sum(trial.user_attrs.get(WORKER_ATTRIBUTE) == worker for trial in counted_trials(study))
 
 

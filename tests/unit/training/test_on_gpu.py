@@ -1,6 +1,7 @@
 """Both models on a CUDA device against the CPU in float64. Skipped where there is none."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -22,6 +23,10 @@ MODELS = {
     "causal": GlintruRecommender(architecture=GlintruConfig(**SIZES)),
     "paper": GlintruRecommender(architecture=GlintruConfig(variant="paper", **SIZES | {"num_blocks": 1})),
     "sasrec": SasrecRecommender(architecture=SasrecConfig(**SIZES)),
+}
+TRAINED = MODELS | {
+    "wide": GlintruRecommender(architecture=GlintruConfig(**SIZES | {"embedding_dim": 128})),  # cuDNN's GRU
+    "newest": GlintruRecommender(architecture=GlintruConfig(variant="paper", **SIZES)),  # trained prefix by prefix
 }
 
 
@@ -87,8 +92,16 @@ def test_the_recurrence_and_its_gradients_are_those_of_the_cpu(dim, length, batc
         assert relative_error(getattr(found, name).grad, getattr(exact, name).grad) < 1e-4
 
 
+def loss_of_batch(model, loss, batch):
+    if model.trains_every_position:
+        hidden = model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
+    else:
+        hidden = model.newest(batch.item_ids, batch.lengths)
+    return loss(hidden, model.item_embedding.weight, batch.targets, batch.weights)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_training_goes_down_the_same_curve_and_resumes(name, precision, dataset_of, tmp_path):
     histories = [[1 + (user + step) % NUM_ITEMS for step in range(5 + user % 30)] for user in range(60)]
     dataset = dataset_of(histories, NUM_ITEMS)
@@ -99,9 +112,9 @@ def test_training_goes_down_the_same_curve_and_resumes(name, precision, dataset_
                 raise KeyboardInterrupt
 
         training = TrainingConfig(
-            device=device, precision=precision, max_epochs=4, batch_size=8, learning_rate=0.01, num_processes=1
+            device=device, precision=precision, max_epochs=4, batch_size=8, learning_rate=0.002, ema_decay=0.9
         )
-        config = MODELS[name].model_copy(update={"training": training})
+        config = TRAINED[name].model_copy(update={"training": training})
         _, result = train(
             config, dataset, validate=lambda model: {"ndcg_at_10": 0.5}, on_epoch=stop, checkpoint_dir=folder
         )
@@ -110,30 +123,27 @@ def test_training_goes_down_the_same_curve_and_resumes(name, precision, dataset_
     expected = curve("cpu")
     found = curve("cuda", precision)
     assert expected[-1] < 0.8 * expected[0]
-    assert found == pytest.approx(expected, rel=0.02 if precision == "float32" else 0.1)
+    assert found == pytest.approx(expected, rel=0.02 if precision == "float32" else 0.1, abs=0.02)
     with pytest.raises(KeyboardInterrupt):
         curve("cuda", precision, tmp_path / "checkpoints", stop_after=2)
-    assert curve("cuda", precision, tmp_path / "checkpoints") == pytest.approx(found, rel=0.01)
+    assert curve("cuda", precision, tmp_path / "checkpoints") == pytest.approx(found, rel=0.02, abs=0.02)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "sampled_softmax", "gbce", "bce"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_graph_gives_the_gradient_of_the_plain_step(name, loss, dataset_of):
     """Negatives are drawn anew each time: with so many of them the gradients are close, not equal."""
     dataset = dataset_of([[1 + (user + step) % NUM_ITEMS for step in range(5 + user % 30)] for user in range(60)], 40)
     device, training = torch.device("cuda"), TrainingConfig(loss=loss, num_negatives=20_000, label_smoothing=0.1)
     torch.manual_seed(0)
-    plain_model = build_model(MODELS[name], NUM_ITEMS).cuda()
+    plain_model = build_model(TRAINED[name], NUM_ITEMS).cuda()
     graph_model = deepcopy(plain_model)  # whose gradients stay in their place
     loss_of = build_loss(training, dataset.vocabulary.train_counts, device)
-    batches = TrainingBatches(dataset, max_seq_len=150, batch_size=20, every_position=True, seed=0, device=device)
+    every = plain_model.trains_every_position
+    batches = TrainingBatches(dataset, max_seq_len=150, batch_size=20, every_position=every, seed=0, device=device)
 
     def gradient(backward, model, batch):
-        def value(batch):
-            hidden = model.prefixes(batch.item_ids, batch.lengths)[batch.rows, batch.positions]
-            return loss_of(hidden, model.item_embedding.weight, batch.targets, batch.weights)
-
-        loss = float(backward(model, value, batch))
+        loss = float(backward(model, partial(loss_of_batch, model, loss_of), batch))
         return loss, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
     plain, graphed = SingleProcess(torch.device("cpu")).backward, SingleProcess(device).backward
@@ -145,6 +155,38 @@ def test_a_graph_gives_the_gradient_of_the_plain_step(name, loss, dataset_of):
             )
             assert found_loss == pytest.approx(loss_value, rel=1e-5 if loss == "cross_entropy" else 0.02)
             assert relative_error(found, expected.cpu().double()) < (1e-4 if loss == "cross_entropy" else 0.2)
+
+
+def test_a_replayed_graph_draws_other_dropout_and_the_same_from_the_same_seed(dataset_of):
+    dataset = dataset_of([[1 + (user + step) % NUM_ITEMS for step in range(12)] for user in range(16)], NUM_ITEMS)
+    config = MODELS["causal"].architecture.model_copy(update={"dropout_rate": 0.5})
+    model = build_model(GlintruRecommender(architecture=config), NUM_ITEMS).cuda()
+    device = torch.device("cuda")
+    [batch] = TrainingBatches(
+        dataset, max_seq_len=150, batch_size=16, every_position=True, seed=0, device=device
+    ).epoch(1)
+    backward = SingleProcess(device).backward
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return [float(backward(model, partial(loss_of_batch, model, cross_entropy), batch)) for _ in range(3)]
+
+    drawn(0)  # captures
+    first = drawn(1)
+    assert len(set(first)) == 3
+    assert drawn(1) == pytest.approx(first, rel=1e-6)
+    assert drawn(2) != pytest.approx(first, rel=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("name", MODELS)
+def test_it_trains_on_the_device_that_is_named(name, dataset_of):
+    dataset = dataset_of([[1 + (user + step) % NUM_ITEMS for step in range(12)] for user in range(40)], NUM_ITEMS)
+    training = TrainingConfig(device="cuda:1", max_epochs=20, batch_size=8, learning_rate=0.01)
+    config = MODELS[name].model_copy(update={"training": training})
+    model, result = train(config, dataset, validate=lambda model: {"ndcg_at_10": 0.5})
+    assert model.item_embedding.weight.device == torch.device("cuda:1")
+    assert result.history[-1].train_loss < 0.5 * result.history[0].train_loss
 
 
 def test_a_step_equals_the_encoding():
