@@ -5,8 +5,8 @@
 PEER is rectools-sasrec, recbole-sasrec or recbole-gru4rec.
 LOG is the folder that `benchmarks.model_speed` writes: train.parquet and validation.parquet, both user_id, item_id and
 timestamp. The peer trains on the one for SECONDS (loading and validation not counted) and is measured on the other
-at every tenth of them (--validations), width 64, with its own loop, loss over all items and defaults otherwise: on one core, or on a
-GPU with TF32, where peak_gb is that of its tensors. Prints one line of JSON.
+at every tenth of them (--validations), width 64, with its own loop, loss over all items and defaults otherwise: on one
+core, or on a GPU with TF32, where peak_gb is that of its tensors. Prints one line of JSON.
 """
 
 import argparse

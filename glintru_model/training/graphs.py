@@ -17,7 +17,7 @@ from glintru_model.progress import say
 from glintru_model.training.shares import LossOf
 
 _SIZES_PER_OCTAVE = 16  # a large size is padded by a sixteenth at most
-_STEP = 8  # at least, of samples and targets; a step in time costs a recurrent model more than a shape does
+_STEP = 4  # at least, of samples and targets; a step in time costs a recurrent model more than a shape does
 
 
 class GraphedBackward:
