@@ -168,9 +168,7 @@ class GRU(nn.Module):
             from glintru_model.models.gru_kernels import recurrence
 
             return recurrence(F.linear(x_LBD, weight_input), self.weight_hidden)
-        # cuDNN wants them in one piece
-        flat = torch.cat([weight_input.flatten(), self.weight_hidden.to(dtype).flatten()])
-        weights = list(flat.view(2, 3 * dim, dim).unbind())
+        weights = [weight_input, self.weight_hidden.to(dtype)]
         start = x_LBD.new_zeros(1, x_LBD.shape[1], dim)
         states: Tensor = torch.gru(x_LBD, start, weights, False, 1, 0.0, self.training, False, False)[0]
         return states
