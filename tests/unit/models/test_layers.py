@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from glintru_model.models import layers
 from glintru_model.models.layers import GRU, Dropout, TemporalConv, linear
 
 
@@ -106,3 +107,15 @@ def test_projections_that_share_a_layer_start_at_the_scale_of_one():
         assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
         assert not layer.bias.any()
     assert linear(64, 32).weight.abs().max().item() == pytest.approx((6 / 96) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(("compiler", "expected"), [("/usr/bin/gcc", True), (None, False)])
+def test_kernels_need_triton_and_a_compiler_and_their_absence_is_said(compiler, expected, monkeypatch, capsys):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(layers, "find_spec", lambda name: object())
+    monkeypatch.setattr(layers.shutil, "which", lambda name: compiler)
+    monkeypatch.delenv("CC", raising=False)
+    assert layers._has_triton.__wrapped__() is expected
+    assert ("no C compiler" in capsys.readouterr().out) is not expected
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert layers._has_triton.__wrapped__() is False
