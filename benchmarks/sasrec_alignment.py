@@ -1,4 +1,4 @@
-"""SASRec's positions counted from the newest item (as here, and as in the original's left padding) or from the oldest.
+"""SASRec's positions counted from the oldest item (as here) or from the newest (as in the original's left padding).
 
     python -m benchmarks.sasrec_alignment --data ml-100k.parquet --config pipelines/configs/ml-100k.yaml --seeds 0 1 2
 
@@ -21,15 +21,27 @@ from glintru_model.models.sasrec import SASRec
 from glintru_model.progress import say
 
 
-class FromOldest(SASRec):
-    """Counts positions from each window's oldest item."""
+class FromNewest(SASRec):
+    """Counts positions back from each window's newest item."""
 
-    def ages(self, lengths_B: Tensor, length: int) -> Tensor:
-        """Return the row of the position table for each step, the same for every history."""
-        return torch.arange(length, device=lengths_B.device).expand(len(lengths_B), length)
+    def forward(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BLD."""
+        self._lengths_B = lengths_B
+        return super().forward(item_ids_BL, lengths_B)
+
+    def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Compute hidden_BD."""
+        self._lengths_B = lengths_B
+        return super().newest(item_ids_BL, lengths_B)
+
+    def position_rows(self, length: int) -> Tensor:
+        """Look up how many items came after each step."""
+        steps_L = torch.arange(length, device=self._lengths_B.device)
+        rows_BLD: Tensor = self.positions((self._lengths_B[:, None] - 1 - steps_L).clamp_min(0))
+        return rows_BLD
 
 
-ALIGNMENTS = {"from_newest": SASRec, "from_oldest": FromOldest}
+ALIGNMENTS = {"from_oldest": SASRec, "from_newest": FromNewest}
 
 
 def main() -> None:

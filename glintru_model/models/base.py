@@ -24,7 +24,10 @@ class SequentialRecommender(nn.Module):
         causal: whether position t of `encode` sees only items up to t.
         trains_every_position: whether `prefixes` exists, so that one pass trains every position.
         item_embedding: (V + 1, D); row 0 is padding and stays zero.
+        cpu_batch_size: histories of like length that a CPU encodes fastest together.
     """
+
+    cpu_batch_size = 64
 
     def __init__(self, num_items: int, architecture: ArchitectureConfig, *, causal: bool) -> None:
         super().__init__()
@@ -43,8 +46,7 @@ class SequentialRecommender(nn.Module):
     def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD whose row t is the newest vector of the history 0..t, to train every t in one pass.
 
-        Of a causal model it is what `forward` gives (up to what it counts from the newest item of all). It trusts its
-        input; what it holds at padding is undefined.
+        Of a causal model it is what `forward` gives. It trusts its input; what it holds at padding is undefined.
         """
         hidden_BLD: Tensor = self(item_ids_BL, lengths_B)
         return hidden_BLD

@@ -69,15 +69,16 @@ class SasrecBlock(nn.Module):
 class SASRec(SequentialRecommender):
     """Self-attention blocks over item embeddings scaled by sqrt(D), and a final LayerNorm.
 
-    The original pads on the left, so that a position counts back from the newest item. Padded on the right as here,
-    positions are counted from each history's end.
+    Positions count from the oldest item that is looked at. The original pads on the left, so that they count back from
+    the newest: that trains a history's earlier targets at positions at which none is ever recommended, and was measured
+    to be worse (benchmarks/sasrec_alignment.py).
     """
 
     def __init__(self, config: SasrecConfig, num_items: int) -> None:
         super().__init__(num_items, config, causal=True)
         self.scale = config.embedding_dim**0.5
-        self.position_embedding = nn.Embedding(config.max_seq_len, config.embedding_dim)  # row 0: the newest item
-        nn.init.normal_(self.position_embedding.weight, 0, EMBEDDING_STD)
+        self.positions = nn.Embedding(config.max_seq_len, config.embedding_dim)
+        nn.init.normal_(self.positions.weight, 0, EMBEDDING_STD)
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(SasrecBlock(config) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(config.embedding_dim, eps=NORM_EPSILON)
@@ -88,7 +89,7 @@ class SASRec(SequentialRecommender):
         Raises:
             DataError: L is above max_seq_len.
         """
-        x_BLD = self._embed(item_ids_BL, lengths_B)
+        x_BLD = self._embed(item_ids_BL)
         for block in self.blocks:
             x_BLD = block(x_BLD)  # right padding is out of the sight of a causal position
         out_BLD: Tensor = self.norm(x_BLD)
@@ -96,22 +97,21 @@ class SASRec(SequentialRecommender):
 
     def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BD; of the last block only what the newest position needs (errors as `forward`)."""
-        x_BLD = self._embed(item_ids_BL, lengths_B)
+        x_BLD = self._embed(item_ids_BL)
         *lower, last = self.blocks
         for block in lower:
             x_BLD = block(x_BLD)
         hidden_BD: Tensor = self.norm(cast(SasrecBlock, last).newest(x_BLD, lengths_B))
         return hidden_BD
 
-    def ages(self, lengths_B: Tensor, length: int) -> Tensor:
-        """Return how many items came after each step, (B, length); the table of positions has a row for each age."""
-        return (lengths_B[:, None] - 1 - torch.arange(length, device=lengths_B.device)).clamp_min(0)
+    def position_rows(self, length: int) -> Tensor:
+        """Return the embedding of each step's position, (L, D)."""
+        return self.positions.weight[:length]
 
-    def _embed(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+    def _embed(self, item_ids_BL: Tensor) -> Tensor:
         length = item_ids_BL.shape[1]
         if length > self.max_seq_len:
             raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
-        positions_BLD = self.position_embedding(self.ages(lengths_B, length))
-        embedded_BLD: Tensor = self.item_embedding(item_ids_BL) * self.scale + positions_BLD
+        embedded_BLD = self.item_embedding(item_ids_BL) * self.scale + self.position_rows(length)
         dropped_BLD: Tensor = self.dropout(embedded_BLD)
         return dropped_BLD

@@ -46,8 +46,7 @@ def attend(x, w, name, num_heads):
 
 def reference(model, item_ids):
     w = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
-    newest_last = w["position_embedding.weight"][: len(item_ids)][::-1]  # row 0 belongs to the newest item
-    x = w["item_embedding.weight"][item_ids] * math.sqrt(12) + newest_last
+    x = w["item_embedding.weight"][item_ids] * math.sqrt(12) + w["positions.weight"][: len(item_ids)]
     for i in range(2):
         x = x + attend(layer_norm(x, w, f"blocks.{i}.attention_norm"), w, f"blocks.{i}", 3)
         inner = np.maximum(dense(layer_norm(x, w, f"blocks.{i}.network_norm"), w, f"blocks.{i}.network_in"), 0)
