@@ -59,7 +59,7 @@ def linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
 def linear_attention_newest(q_BHK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
     """Attend from one query of each history to all its steps, (B, H, K); k is zero at padding."""
     with torch.autocast(q_BHK.device.type, enabled=False):
-        return _read(q_BHK, k_BHLK.mT @ v_BHLK)
+        return linear_attention_read(q_BHK, k_BHLK.mT @ v_BHLK)
 
 
 def linear_attention_step(
@@ -72,10 +72,10 @@ def linear_attention_step(
     """
     added_BHKK = torch.addcmul(lost_BHKK, k_BHK[..., :, None], v_BHK[..., None, :])
     total_BHKK = state_BHKK + added_BHKK
-    return _read(q_BHK, total_BHKK), total_BHKK, added_BHKK - (total_BHKK - state_BHKK)
+    return linear_attention_read(q_BHK, total_BHKK), total_BHKK, added_BHKK - (total_BHKK - state_BHKK)
 
 
-def _read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:
+def linear_attention_read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:
     """Attend from one query to the sum of k v^T over a history."""
     attended: Tensor = (q_BHK * q_BHK.shape[-1] ** -0.5)[..., None, :] @ state_BHKK
     return attended.squeeze(-2)

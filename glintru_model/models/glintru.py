@@ -9,7 +9,7 @@ Shapes: B batch, L length, D width, H heads, K head width. Inside, time comes fi
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,150 +17,20 @@ from torch import Tensor, nn
 
 from glintru_model.config import GlintruConfig
 from glintru_model.errors import ConfigError
-from glintru_model.models.attention import (
-    causal_linear_attention,
-    linear_attention,
-    linear_attention_newest,
-    linear_attention_step,
-    unit_norm,
+from glintru_model.models.base import (
+    PADDING_ID,
+    SequentialRecommender,
+    at_newest,
+    padding_mask,
+    refuse_unknown_items,
 )
-from glintru_model.models.base import SequentialRecommender, at_newest, padding_mask, refuse_unknown_items
-from glintru_model.models.layers import GRU, Dropout, TemporalConv, at_least_float32, linear
-
-NORM_EPSILON = 1e-8
-ALL_THREE, QUERY, KEY_AND_VALUE = slice(0, 3), slice(0, 1), slice(1, 3)
-
-
-class BlockState(NamedTuple):
-    """What a block remembers of a history, of the same size however long it is.
-
-    Attributes:
-        conv_window: the last inputs of the first convolution, (kernel_size - 1, B, D).
-        gru_hidden: (B, D).
-        gate_window: the last inputs of the second convolution, (kernel_size - 1, B, D).
-        attention: sum of k v^T over the history, float32, (B, H, K, K).
-        attention_lost: what rounding has lost of that sum, (B, H, K, K).
-    """
-
-    conv_window: Tensor
-    gru_hidden: Tensor
-    gate_window: Tensor
-    attention: Tensor
-    attention_lost: Tensor
-
+from glintru_model.models.glintru_by_item import newest_of_experts
+from glintru_model.models.glintru_experts import NORM_EPSILON, BlockState, LinearAttention, SelectiveGRU
+from glintru_model.models.layers import Dropout, linear
 
 State = tuple[BlockState, ...]
 
-
-class SelectiveGRU(nn.Module):
-    """Dense selective GRU (eq. 4 to 9): C = conv(X W0), Y = conv(gate(C) * (GRU(C) W_H))."""
-
-    def __init__(self, config: GlintruConfig) -> None:
-        super().__init__()
-        dim, causal = config.embedding_dim, config.variant == "causal"
-        self.input = linear(dim, dim)
-        self.conv = TemporalConv(dim, config.kernel_size, causal=causal)
-        self.gru = GRU(dim)
-        self.channel_crossing = linear(dim, dim)
-        bottleneck = max(1, dim // 2)
-        self.gate = nn.Sequential(linear(dim, bottleneck), nn.SiLU(), linear(bottleneck, dim))
-        self.dropout = Dropout(config.dropout_rate)
-        self.gated_conv = TemporalConv(dim, config.kernel_size, causal=causal)
-
-    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
-        """Return (L, B, D)."""
-        conv_LBD = self.conv(_masked(self.input(x_LBD), mask_LB1))
-        return self.gated_conv(_masked(self._selected(conv_LBD, self.gru(conv_LBD)), mask_LB1))  # type: ignore[no-any-return]
-
-    def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
-        """Return `forward`'s row of each newest step, (B, D)."""
-        conv_LBD = self.conv(self.input(x_LBD) * mask_LB1)
-        recurrent_LBD = self.gru(conv_LBD)
-        taps = []
-        for back in range(self.gated_conv.before, -1, -1):
-            conv_BD, recurrent_BD = (at_newest(x, lengths_B, back) for x in (conv_LBD, recurrent_LBD))
-            selected_BD = self._selected(conv_BD, recurrent_BD)
-            taps.append(selected_BD * (lengths_B > back)[:, None])
-        return self.gated_conv.newest(torch.stack(taps))
-
-    def prefixes(self, x_LBD: Tensor) -> Tensor:
-        """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once.
-
-        A prefix differs from the whole in its newest steps only, those whose convolution would see what comes after.
-        Up to them all prefixes share one recurrence; then each takes so many steps of its own, side by side.
-        """
-        length, width = len(x_LBD), x_LBD.shape[1:]
-        by_sight = self.conv.by_sight(self.input(x_LBD))
-        ahead, shared_LBD = len(by_sight) - 1, self.gru(by_sight[-1])
-        # rows of `hidden` and of a tap are prefixes, from the shortest that has such a step
-        hidden = shared_LBD[: max(0, length - ahead)]
-        taps = [self._selected(by_sight[-1][: len(hidden)], hidden)]
-        for sight in range(ahead - 1, -1, -1):
-            conv = by_sight[sight][: max(0, length - sight)]
-            before = F.pad(hidden, (0, 0, 0, 0, 1, 0))[: len(conv)]
-            hidden = self.gru.step(conv.flatten(0, 1), before.flatten(0, 1)).view(len(conv), *width)
-            taps.append(self._selected(conv, hidden))
-        aligned = torch.stack([F.pad(tap, (0, 0, 0, 0, length - len(tap), 0)) for tap in taps])
-        return self.gated_conv.newest(aligned.flatten(1, 2)).view(length, *width)
-
-    def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """Advance by one event; what belongs to the attention is passed on."""
-        conv_BD, conv_window = self.conv.step(self.input(x_BD), state.conv_window)
-        gru_hidden = self.gru.step(conv_BD, state.gru_hidden)
-        out_BD, gate_window = self.gated_conv.step(self._selected(conv_BD, gru_hidden), state.gate_window)
-        return out_BD, state._replace(conv_window=conv_window, gru_hidden=gru_hidden, gate_window=gate_window)
-
-    def _selected(self, conv: Tensor, recurrent: Tensor) -> Tensor:
-        selected: Tensor = self.dropout(self.gate(conv)) * self.channel_crossing(recurrent)
-        return selected
-
-
-class LinearAttention(nn.Module):
-    """Linear attention (eq. 2) with output projection, residual and LayerNorm."""
-
-    def __init__(self, config: GlintruConfig) -> None:
-        super().__init__()
-        dim = config.embedding_dim
-        self.heads = (config.num_heads, dim // config.num_heads)
-        self.query_key_value = linear(dim, 3 * dim)
-        self.output = linear(dim, dim)
-        self.dropout = Dropout(config.dropout_rate)
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON)
-
-    def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None, *, causal: bool) -> Tensor:
-        """Return (L, B, D)."""
-        q, k, v = (x.permute(1, 2, 0, 3) for x in self._project(x_LBD))  # (B, H, L, K)
-        if mask_LB1 is not None:
-            k = k * mask_LB1.permute(1, 2, 0)[..., None]
-        attended_BHLK = causal_linear_attention(q, k, v) if causal else linear_attention(q, k, v)
-        return self._added(x_LBD, attended_BHLK.permute(2, 0, 1, 3).flatten(2))
-
-    def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
-        """Return `forward`'s row of each newest step, (B, D)."""
-        x_BD = at_newest(x_LBD, lengths_B)
-        [q_BHK] = self._project(x_BD, QUERY)
-        k, v = (x.permute(1, 2, 0, 3) for x in self._project(x_LBD, KEY_AND_VALUE))  # (B, H, L, K)
-        attended_BHK = linear_attention_newest(q_BHK, k * mask_LB1.permute(1, 2, 0)[..., None], v)
-        return self._added(x_BD, attended_BHK.flatten(1))
-
-    def step(self, x_BD: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """Advance by one event; only what belongs to the attention changes."""
-        q_BHK, k_BHK, v_BHK = self._project(x_BD)
-        attended_BHK, *sums = linear_attention_step(q_BHK, k_BHK, v_BHK, state.attention, state.attention_lost)
-        return self._added(x_BD, attended_BHK.flatten(1)), state._replace(attention=sums[0], attention_lost=sums[1])
-
-    def _project(self, x: Tensor, which: slice = ALL_THREE) -> tuple[Tensor, ...]:
-        """Return those of unit-norm q and k, and v, each (..., H, K); a long sum of them needs float32."""
-        rows = slice(which.start * x.shape[-1], which.stop * x.shape[-1])
-        projected = F.linear(x, self.query_key_value.weight[rows], self.query_key_value.bias[rows])
-        projected = at_least_float32(projected).view(*x.shape[:-1], -1, *self.heads)
-        normed = min(which.stop, 2) - which.start
-        q_and_k = unit_norm(F.elu(projected[..., :normed, :, :]))
-        return *q_and_k.unbind(-3), *projected[..., normed:, :, :].unbind(-3)
-
-    def _added(self, x: Tensor, attended: Tensor) -> Tensor:
-        added: Tensor = self.norm(self.dropout(self.output(attended)) + x)
-        return added
+CPU_BATCH_SIZE_BY_ITEM = 1024
 
 
 class GlintruBlock(nn.Module):
@@ -190,6 +60,12 @@ class GlintruBlock(nn.Module):
         recurrent_BD = self.recurrent.newest(x_LBD, lengths_B, mask_LB1)
         return self._mixed(at_newest(x_LBD, lengths_B), recurrent_BD, self.attention.newest(x_LBD, lengths_B, mask_LB1))
 
+    def newest_by_item(self, embedded_UD: Tensor, steps_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return the same as `newest`, (B, D), from what each item brings (arguments: `newest_of_experts`)."""
+        newest_B = steps_BL.gather(1, lengths_B[:, None] - 1)[:, 0]
+        experts = newest_of_experts(self.recurrent, self.attention, embedded_UD, steps_BL, lengths_B)
+        return self._mixed(embedded_UD[newest_B], *experts)
+
     def prefixes(self, x_LBD: Tensor) -> Tensor:
         """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once."""
         return self._mixed(x_LBD, self.recurrent.prefixes(x_LBD), self.attention(x_LBD, None, causal=True))
@@ -216,6 +92,9 @@ class GLINTRU(SequentialRecommender):
         super().__init__(num_items, config, causal=config.variant == "causal")
         self.trains_every_position = self.causal or (config.num_blocks == 1 and not config.released_padding)
         self.config = config
+        self._by_item = self.causal and config.num_blocks == 1
+        if self._by_item:
+            self.cpu_batch_size = CPU_BATCH_SIZE_BY_ITEM
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(GlintruBlock(config) for _ in range(config.num_blocks))
 
@@ -231,6 +110,14 @@ class GLINTRU(SequentialRecommender):
         x_LBD = self._run(self.blocks[:-1], x_LBD, mask_LB1)
         return cast(GlintruBlock, self.blocks[-1]).newest(x_LBD, lengths_B, mask_LB1)
 
+    def last_hidden(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Turn each history into the vector of its newest position, hidden_BD; see `SequentialRecommender`."""
+        if not self._by_item or self.training or torch.is_grad_enabled() or item_ids_BL.device.type != "cpu":
+            return super().last_hidden(item_ids_BL, lengths_B)
+        self._refuse_bad_input(item_ids_BL, lengths_B)
+        with torch.autocast("cpu", enabled=False):
+            return self._newest_by_item(item_ids_BL, lengths_B)
+
     def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD whose row t is the newest vector of the history 0..t, for every t in one pass.
 
@@ -242,6 +129,17 @@ class GLINTRU(SequentialRecommender):
         x_LBD, _ = self._enter(item_ids_BL, lengths_B)
         hidden_LBD: Tensor = cast(GlintruBlock, self.blocks[0]).prefixes(x_LBD)
         return hidden_LBD.transpose(0, 1)
+
+    def _newest_by_item(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        lengths_B, order = lengths_B.sort(descending=True)
+        is_item_BL = padding_mask(lengths_B, item_ids_BL.shape[1])
+        item_ids_BL = torch.where(is_item_BL, item_ids_BL[order], PADDING_ID)
+        occurs = torch.zeros(self.num_items + 1, dtype=torch.bool).index_fill_(0, item_ids_BL.flatten(), True)
+        occurs[PADDING_ID] = True
+        steps_BL = (occurs.cumsum(0) - 1)[item_ids_BL]
+        embedded_UD = self._embed(occurs.nonzero()[:, 0])
+        hidden_BD = cast(GlintruBlock, self.blocks[0]).newest_by_item(embedded_UD, steps_BL, lengths_B)
+        return torch.empty_like(hidden_BD).index_copy_(0, order, hidden_BD)
 
     def _run(self, blocks: Iterable[nn.Module], x_LBD: Tensor, mask_LB1: Tensor) -> Tensor:
         masked = not (self.causal or self.config.released_padding)  # right padding is out of a causal position's sight
@@ -291,7 +189,3 @@ class GLINTRU(SequentialRecommender):
             x_BD, block_state = cast(GlintruBlock, block).step(x_BD, block_state)
             following.append(block_state)
         return x_BD, tuple(following)
-
-
-def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask

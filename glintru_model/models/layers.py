@@ -186,15 +186,17 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx: Any, gates_LB3D: Tensor, weight: Tensor) -> Tensor:
         length, batch, width = gates_LB3D.shape
         dim = width // 3
+        kept = length if any(ctx.needs_input_grad) else 1
         states = gates_LB3D.new_zeros(length + 1, batch, dim)  # states[t] is the state before step t
-        reset_update = gates_LB3D.new_empty(length, batch, 2 * dim)
-        new = gates_LB3D.new_empty(length, batch, dim)
-        hidden_part = gates_LB3D.new_empty(length, batch, dim)  # of the new gate, before the reset
+        reset_update = gates_LB3D.new_empty(kept, batch, 2 * dim)
+        new = gates_LB3D.new_empty(kept, batch, dim)
+        hidden_part = gates_LB3D.new_empty(kept, batch, dim)  # of the new gate, before the reset
         to_gates, to_new = weight[: 2 * dim].T, weight[2 * dim :].T
         for t in range(length):
-            step_gates = torch.addmm(gates_LB3D[t, :, : 2 * dim], states[t], to_gates, out=reset_update[t]).sigmoid_()
-            torch.mm(states[t], to_new, out=hidden_part[t])
-            candidate = torch.addcmul(gates_LB3D[t, :, 2 * dim :], hidden_part[t], step_gates[:, :dim], out=new[t])
+            at = t % kept
+            step_gates = torch.addmm(gates_LB3D[t, :, : 2 * dim], states[t], to_gates, out=reset_update[at]).sigmoid_()
+            torch.mm(states[t], to_new, out=hidden_part[at])
+            candidate = torch.addcmul(gates_LB3D[t, :, 2 * dim :], hidden_part[at], step_gates[:, :dim], out=new[at])
             candidate.tanh_()
             torch.lerp(candidate, states[t], step_gates[:, dim:], out=states[t + 1])
         ctx.save_for_backward(states, reset_update, new, hidden_part, weight)

@@ -8,9 +8,7 @@ from torch import Tensor
 from glintru_model.errors import DataError
 from glintru_model.models.base import PADDING_ID, SequentialRecommender
 
-# histories encoded together; they are sorted by length, so that little of it is padding
-CPU_ENCODE_BATCH_SIZE = 64
-GPU_ENCODE_BATCH_SIZE = 1024
+GPU_BATCH_SIZE = 1024  # histories that are encoded together
 
 
 class ModelScorer:
@@ -43,8 +41,8 @@ class ModelScorer:
         model, was_training = self.model, self.model.training
         device = model.item_embedding.weight.device
         starts = np.maximum(starts, ends - model.max_seq_len)
-        by_length = np.argsort(ends - starts, kind="stable")
-        batch_size = CPU_ENCODE_BATCH_SIZE if device.type == "cpu" else GPU_ENCODE_BATCH_SIZE
+        by_length = np.argsort(ends - starts, kind="stable")  # so that little of a batch is padding
+        batch_size = model.cpu_batch_size if device.type == "cpu" else GPU_BATCH_SIZE
         hidden_BD = torch.empty(len(starts), model.item_embedding.embedding_dim, device=device)
         model.eval()
         try:

@@ -19,7 +19,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from glintru_model.errors import InputError
-from glintru_model.models.glintru import GLINTRU, BlockState
+from glintru_model.models.glintru import GLINTRU
+from glintru_model.models.glintru_experts import BlockState
 from glintru_model.serving.recommender import ItemId, Recommendation, Recommender, best_first
 
 _HEADER = "session"

@@ -4,7 +4,6 @@ import torch
 
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender
 from glintru_model.errors import DataError
-from glintru_model.models import scorer
 from glintru_model.models.registry import build_model
 from glintru_model.models.scorer import ModelScorer, pad_right
 
@@ -17,10 +16,10 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_each_history_is_scored_by_its_newest_items_alone(config, monkeypatch):
-    monkeypatch.setattr(scorer, "CPU_ENCODE_BATCH_SIZE", 2)  # several batches, in the order of length
+def test_each_history_is_scored_by_its_newest_items_alone(config):
     torch.manual_seed(0)
     model = build_model(config, 12).train()
+    model.cpu_batch_size = 2  # several batches, in the order of length
     flat = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], dtype=np.int32)
     starts, ends = np.array([0, 4, 2, 0, 11]), np.array([12, 7, 3, 6, 12])
     scores = ModelScorer(model).score_histories(flat, starts, ends)

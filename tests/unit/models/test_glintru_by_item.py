@@ -1,0 +1,64 @@
+"""What is computed once for each item that occurs against the encoding of every step."""
+
+import pytest
+import torch
+
+from glintru_model.config import GlintruConfig
+from glintru_model.errors import DataError
+from glintru_model.models import glintru_by_item
+from glintru_model.models.glintru import GLINTRU
+
+NUM_ITEMS = 40
+LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20]
+
+
+def built(dtype=torch.float64, **settings):
+    torch.manual_seed(0)
+    model = GLINTRU(GlintruConfig(embedding_dim=12, num_heads=3, **settings), NUM_ITEMS)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms too must matter
+            parameter += 0.3 * torch.randn_like(parameter)
+        model.item_embedding.weight[0] = 0
+    return model.to(dtype).eval()
+
+
+def histories(lengths, width):
+    item_ids = torch.randint(1, NUM_ITEMS + 1, (len(lengths), width), generator=torch.Generator().manual_seed(1))
+    return item_ids, torch.tensor(lengths)  # behind each history are other items, which nothing may read
+
+
+@pytest.mark.parametrize("positions", [1, 20, 4096])
+@pytest.mark.parametrize(("kernel_size", "scale_embeddings"), [(3, False), (1, True), (4, False)])
+def test_equals_the_last_row_of_the_whole_encoding(positions, kernel_size, scale_embeddings, monkeypatch):
+    monkeypatch.setattr(glintru_by_item, "POSITIONS_AT_ONCE", positions)
+    model = built(kernel_size=kernel_size, scale_embeddings=scale_embeddings)
+    item_ids, lengths = histories(LENGTHS, 40)
+    whole = model.encode(item_ids, lengths)[torch.arange(len(lengths)), lengths - 1]
+    with torch.no_grad():
+        torch.testing.assert_close(model.last_hidden(item_ids, lengths), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_equals_it_in_float32_to_a_ten_thousandth():
+    model = built(torch.float32)
+    item_ids, lengths = histories(LENGTHS, 37)
+    whole = model.encode(item_ids, lengths)[torch.arange(len(lengths)), lengths - 1]
+    with torch.no_grad():
+        assert (model.last_hidden(item_ids, lengths) - whole).abs().max() < 1e-4 * whole.abs().max()
+
+
+def test_is_taken_where_it_is_equal_and_no_gradient_is_asked_for(monkeypatch):
+    taken = []
+    monkeypatch.setattr(GLINTRU, "_newest_by_item", lambda *_: taken.append(True))
+    item_ids, lengths = histories([3], 3)
+    with torch.no_grad():
+        built().last_hidden(item_ids, lengths)
+        assert taken == [True]
+        for other in (built().train(), built(variant="paper"), built(num_blocks=2)):
+            other.last_hidden(item_ids, lengths)
+    assert built().last_hidden(item_ids, lengths).requires_grad
+    assert taken == [True]
+
+
+def test_takes_no_item_from_outside_the_vocabulary():
+    with torch.no_grad(), pytest.raises(DataError, match=r"item index 41, allowed: 1\.\.40"):
+        built().last_hidden(torch.tensor([[3, 41]]), torch.tensor([2]))
