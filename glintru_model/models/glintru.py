@@ -30,7 +30,8 @@ from glintru_model.models.layers import Dropout, linear
 
 State = tuple[BlockState, ...]
 
-CPU_BATCH_SIZE_BY_ITEM = 1024
+BY_ITEM_FROM = 16  # histories; fewer are encoded in less time than a look through the catalogue takes
+CPU_BATCH_SIZE_BY_ITEM = 512
 
 
 class GlintruBlock(nn.Module):
@@ -111,8 +112,14 @@ class GLINTRU(SequentialRecommender):
         return cast(GlintruBlock, self.blocks[-1]).newest(x_LBD, lengths_B, mask_LB1)
 
     def last_hidden(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        """Turn each history into the vector of its newest position, hidden_BD; see `SequentialRecommender`."""
-        if not self._by_item or self.training or torch.is_grad_enabled() or item_ids_BL.device.type != "cpu":
+        """Turn each history into the vector of its newest position, hidden_BD; see `SequentialRecommender`.
+
+        In evaluation mode and without gradients, one causal block on a CPU takes many histories item by item, in the
+        weights' precision whatever autocast says.
+        """
+        is_inference = not self.training and not torch.is_grad_enabled()
+        is_many = len(item_ids_BL) >= BY_ITEM_FROM and item_ids_BL.device.type == "cpu"
+        if not (self._by_item and is_inference and is_many):
             return super().last_hidden(item_ids_BL, lengths_B)
         self._refuse_bad_input(item_ids_BL, lengths_B)
         with torch.autocast("cpu", enabled=False):
@@ -134,8 +141,9 @@ class GLINTRU(SequentialRecommender):
         lengths_B, order = lengths_B.sort(descending=True)
         is_item_BL = padding_mask(lengths_B, item_ids_BL.shape[1])
         item_ids_BL = torch.where(is_item_BL, item_ids_BL[order], PADDING_ID)
-        occurs = torch.zeros(self.num_items + 1, dtype=torch.bool).index_fill_(0, item_ids_BL.flatten(), True)
-        occurs[PADDING_ID] = True
+        occurs = torch.zeros(self.num_items + 1, dtype=torch.bool, device=item_ids_BL.device)
+        occurs[item_ids_BL] = True
+        occurs[PADDING_ID] = True  # row 0 is its own, also where no history is padded
         steps_BL = (occurs.cumsum(0) - 1)[item_ids_BL]
         embedded_UD = self._embed(occurs.nonzero()[:, 0])
         hidden_BD = cast(GlintruBlock, self.blocks[0]).newest_by_item(embedded_UD, steps_BL, lengths_B)

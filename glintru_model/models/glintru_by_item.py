@@ -5,7 +5,8 @@ alone, and for the recurrence on the few items before it. It is computed once fo
 look it up, a few at a time, so that what is in hand stays in the core's cache. Histories go from the longest to the
 shortest, and each leaves the recurrence after its newest item.
 
-Shapes: B histories, L length, D width, U items that occur, n steps of a chunk, G = B * heads, K head width.
+Shapes: B histories, L length, D width, U rows (the items that occur, and one for padding), T taps of a convolution, n
+steps of a chunk, G = B * heads, K head width.
 """
 
 from typing import NamedTuple
@@ -15,22 +16,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from glintru_model.models.attention import linear_attention_read
+from glintru_model.models.base import at_newest
 from glintru_model.models.glintru_experts import KEY_AND_VALUE, QUERY, LinearAttention, SelectiveGRU
 
 POSITIONS_AT_ONCE = 4096
 
 
 class _PerItem(NamedTuple):
-    """What an item brings, one row an item; row 0, before the history and behind it, brings nothing.
+    """What an item brings, one row an item; row 0, before a history and behind it, brings nothing.
 
     Attributes:
-        conv_input: (U + 1, D), what the convolution reads.
-        gates: (taps * (U + 1), 3D), its share of the GRU's gates as the oldest item that they see, ..., as the newest.
-        key, value: (U + 1, D).
+        conv: (T, U, D), its share of the convolution as the oldest item of the window, ..., as the newest.
+        key, value: (U, D).
     """
 
-    conv_input: Tensor
-    gates: Tensor
+    conv: Tensor
     key: Tensor
     value: Tensor
 
@@ -47,50 +47,53 @@ def newest_of_experts(
         lengths_B: steps of each history, from the longest to the shortest.
     """
     per_item = _per_item(recurrent, attention, embedded_UD)
-    steps_LB = F.pad(steps_BL.T, (0, 0, recurrent.conv.before, 0)).contiguous()  # nothing comes before the first
-    states, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, steps_LB, lengths_B)
+    windows_LBT = F.pad(steps_BL.T, (0, 0, recurrent.conv.before, 0)).unfold(0, recurrent.conv.before + 1, 1)
+    states, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, windows_LBT, lengths_B)
     newest_B = steps_BL.gather(1, lengths_B[:, None] - 1)[:, 0]
     [q_BHK] = attention.project(embedded_UD[newest_B], QUERY)
     attended_BHK = linear_attention_read(q_BHK, sum_GKK.view(*q_BHK.shape, -1))
     attended_BD = attention.added(embedded_UD[newest_B], attended_BHK.flatten(1))
-    return _recurrent(recurrent, per_item.conv_input, states, steps_LB, lengths_B), attended_BD
+    return _recurrent(recurrent, per_item.conv, states, windows_LBT, lengths_B), attended_BD
 
 
 def _per_item(recurrent: SelectiveGRU, attention: LinearAttention, embedded_UD: Tensor) -> _PerItem:
-    is_item_U1 = torch.arange(len(embedded_UD))[:, None] > 0
-    conv_input_UD = recurrent.input(embedded_UD) * is_item_U1
-    to_gates = recurrent.gru.weight_input
-    shares = [conv_input_UD @ (to_gates @ tap).T for tap in recurrent.conv.weight]
-    shares[-1] += to_gates @ recurrent.conv.bias
+    is_item_U1 = torch.arange(len(embedded_UD), device=embedded_UD.device)[:, None] > 0
+    conv_TUD = torch.matmul(recurrent.input(embedded_UD) * is_item_U1, recurrent.conv.weight.mT)
+    conv_TUD[-1] += recurrent.conv.bias  # a window's newest is always an item
     k_UHK, v_UHK = attention.project(embedded_UD, KEY_AND_VALUE)
-    return _PerItem(conv_input_UD, torch.cat(shares), k_UHK.flatten(1) * is_item_U1, v_UHK.flatten(1))
+    return _PerItem(conv_TUD, k_UHK.flatten(1) * is_item_U1, v_UHK.flatten(1))
+
+
+def _convolved(conv_TUD: Tensor, windows: Tensor) -> Tensor:
+    """Sum each window's shares, (..., D); windows are rows of the table, the oldest first, (..., T)."""
+    taps, num_rows, dim = conv_TUD.shape
+    rows_NT = (windows + torch.arange(taps, device=windows.device) * num_rows).flatten(0, -2)
+    return F.embedding_bag(rows_NT, conv_TUD.flatten(0, 1), mode="sum").view(*windows.shape[:-1], dim)
 
 
 def _through_time(
-    recurrent: SelectiveGRU, num_heads: int, per_item: _PerItem, steps_LB: Tensor, lengths_B: Tensor
+    recurrent: SelectiveGRU, num_heads: int, per_item: _PerItem, windows_LBT: Tensor, lengths_B: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the GRU's states after each history's last steps, (taps, B, D), and its sum of k v^T, (G, K, K).
+    """Return the GRU's states after each history's last steps, (T, B, D), and its sum of k v^T, (G, K, K).
 
     Args:
         recurrent, num_heads, per_item, lengths_B: see above.
-        steps_LB: rows of `per_item`, `recurrent.conv.before` rows of 0 ahead.
+        windows_LBT: what the convolution sees at each step, rows of `per_item`.
     """
-    before, (num_rows, dim), batch = recurrent.conv.before, per_item.key.shape, len(lengths_B)
-    first_rows = torch.arange(before + 1) * num_rows  # of each tap's table
+    batch, dim = len(lengths_B), per_item.key.shape[1]
     states = per_item.key.new_zeros(recurrent.gated_conv.before + 1, batch, dim)
     sum_GKK = states.new_zeros(batch * num_heads, dim // num_heads, dim // num_heads)
-    still_there = (lengths_B > torch.arange(int(lengths_B[0]))[:, None]).sum(1).tolist()
+    still_there = (lengths_B > torch.arange(int(lengths_B[0]), device=lengths_B.device)[:, None]).sum(1).tolist()
     start = 0
     while start < len(still_there):
         there = still_there[start]
         chunk = still_there[start : start + max(1, POSITIONS_AT_ONCE // there)]
-        steps_nB = steps_LB[start : start + len(chunk) + before, :there]
-        windows = steps_nB.unfold(0, before + 1, 1) + first_rows  # (n, B, taps)
-        gates_nB3D = F.embedding_bag(windows.flatten(0, 1), per_item.gates, mode="sum").view(len(chunk), there, -1)
+        windows_nBT = windows_LBT[start : start + len(chunk), :there]
+        gates_nB3D = F.linear(_convolved(per_item.conv, windows_nBT), recurrent.gru.weight_input)
         remaining_B = (lengths_B[:there] - start).clamp_max(len(chunk))
         states[:, :there] = _advance(recurrent.gru.weight_hidden, states[:, :there], gates_nB3D, chunk, remaining_B)
         k_GnK, v_GnK = (
-            F.embedding(steps_nB[before:], rows).view(len(chunk), there * num_heads, -1).transpose(0, 1)
+            F.embedding(windows_nBT[..., -1], rows).view(len(chunk), there * num_heads, -1).transpose(0, 1)
             for rows in (per_item.key, per_item.value)
         )
         sum_GKK[: there * num_heads].baddbmm_(k_GnK.mT, v_GnK)
@@ -103,13 +106,13 @@ def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: li
 
     Args:
         weight: (3D, D).
-        states: the last of each history, the newest last, (taps, B, D).
+        states: the last of each history, the newest last, (T, B, D).
         gates_nB3D: what the steps bring.
         still_there: how many histories, the first ones, take each step.
         remaining_B: how many of the steps each history takes.
 
     Returns:
-        The states after them, (taps, B, D).
+        The states after them, (T, B, D).
     """
     taps, batch, dim = states.shape
     trail = states.new_empty(taps + len(still_there), batch, dim)
@@ -121,17 +124,18 @@ def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: li
         torch.mm(state, to_new, out=hidden[:rows])
         candidate.addcmul_(hidden[:rows], reset_update[:, :dim]).tanh_()
         torch.lerp(candidate, state, reset_update[:, dim:], out=trail[at, :rows])
-    return trail[remaining_B + torch.arange(taps)[:, None], torch.arange(batch)]
+    histories = torch.arange(batch, device=states.device)
+    return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]
 
 
 def _recurrent(
-    recurrent: SelectiveGRU, conv_input_UD: Tensor, states: Tensor, steps_LB: Tensor, lengths_B: Tensor
+    recurrent: SelectiveGRU, conv_TUD: Tensor, states: Tensor, windows_LBT: Tensor, lengths_B: Tensor
 ) -> Tensor:
     """Return what the selective GRU gives for the newest step, (B, D)."""
-    taps, histories = [], torch.arange(len(lengths_B))
-    window = torch.arange(recurrent.conv.before + 1)[:, None]
+    taps = []
     for back in range(recurrent.gated_conv.before, -1, -1):
-        seen = steps_LB[(lengths_B - 1 - back + window).clamp_min(0), histories]
-        conv_BD = recurrent.conv.newest(conv_input_UD[seen])
-        taps.append(recurrent.selected(conv_BD, states[-1 - back]) * (lengths_B > back)[:, None])
+        selected_BD = recurrent.selected(
+            _convolved(conv_TUD, at_newest(windows_LBT, lengths_B, back)), states[-1 - back]
+        )
+        taps.append(selected_BD * (lengths_B > back)[:, None])
     return recurrent.gated_conv.newest(torch.stack(taps))

@@ -159,7 +159,7 @@ class GRU(nn.Module):
             return self._on_gpu(x_LBD)
         with torch.autocast("cpu", enabled=False):
             gates = F.linear(at_least_float32(x_LBD), self.weight_input)
-            return _Recurrence.apply(gates, self.weight_hidden)  # type: ignore[no-any-return, no-untyped-call]
+            return _Recurrence.apply(gates, self.weight_hidden, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
 
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
         dim, dtype = x_LBD.shape[2], x_LBD.dtype
@@ -183,10 +183,10 @@ class _Recurrence(torch.autograd.Function):
     """The part of a GRU that cannot be done for all steps at once."""
 
     @staticmethod
-    def forward(ctx: Any, gates_LB3D: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, gates_LB3D: Tensor, weight: Tensor, keeps_all: bool) -> Tensor:
         length, batch, width = gates_LB3D.shape
         dim = width // 3
-        kept = length if any(ctx.needs_input_grad) else 1
+        kept = length if keeps_all else 1  # steps, for the gradient
         states = gates_LB3D.new_zeros(length + 1, batch, dim)  # states[t] is the state before step t
         reset_update = gates_LB3D.new_empty(kept, batch, 2 * dim)
         new = gates_LB3D.new_empty(kept, batch, dim)
@@ -204,7 +204,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor, None]:
         states, reset_update, new, hidden_part, weight = ctx.saved_tensors
         length, batch, dim = new.shape
         reset, update = reset_update[..., :dim], reset_update[..., dim:]
@@ -225,7 +225,7 @@ class _Recurrence(torch.autograd.Function):
             carried.mul_(update[t]).addmm_(step_hidden, weight)
         grad_gates[..., : 2 * dim] = grad_hidden[..., : 2 * dim]
         grad_weight = grad_hidden.flatten(0, 1).T @ states[:-1].flatten(0, 1)
-        return grad_gates, grad_weight
+        return grad_gates, grad_weight, None
 
 
 def _has_kernels(device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from glintru_model.models import glintru_by_item
 from glintru_model.models.glintru import GLINTRU
 
 NUM_ITEMS = 40
-LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20]
+LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20, 20, 5, 33, 2, 1, 8, 30]
 
 
 def built(dtype=torch.float64, **settings):
@@ -49,16 +49,36 @@ def test_equals_it_in_float32_to_a_ten_thousandth():
 def test_is_taken_where_it_is_equal_and_no_gradient_is_asked_for(monkeypatch):
     taken = []
     monkeypatch.setattr(GLINTRU, "_newest_by_item", lambda *_: taken.append(True))
-    item_ids, lengths = histories([3], 3)
+    item_ids, lengths = histories([3] * 16, 3)
     with torch.no_grad():
         built().last_hidden(item_ids, lengths)
         assert taken == [True]
+        built().last_hidden(item_ids[:15], lengths[:15])
         for other in (built().train(), built(variant="paper"), built(num_blocks=2)):
             other.last_hidden(item_ids, lengths)
     assert built().last_hidden(item_ids, lengths).requires_grad
     assert taken == [True]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_needs_no_padding_and_no_wide_ids(dtype):
+    model = built()
+    item_ids, lengths = histories([9] * 16, 9)
+    item_ids = item_ids.clamp_min(3).to(dtype)  # the smallest that occurs is no padding
+    with torch.no_grad():
+        expected = model.newest(item_ids, lengths)
+        torch.testing.assert_close(model.last_hidden(item_ids, lengths), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_autocast_is_let_be():
+    model = built(torch.float32)
+    item_ids, lengths = histories(LENGTHS, 37)
+    with torch.no_grad():
+        expected = model.last_hidden(item_ids, lengths)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.last_hidden(item_ids, lengths), expected)
+
+
 def test_takes_no_item_from_outside_the_vocabulary():
     with torch.no_grad(), pytest.raises(DataError, match=r"item index 41, allowed: 1\.\.40"):
-        built().last_hidden(torch.tensor([[3, 41]]), torch.tensor([2]))
+        built().last_hidden(torch.tensor([[3, 41]] * 16), torch.tensor([2] * 16))

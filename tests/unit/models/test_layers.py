@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glintru_model.models import layers
 from glintru_model.models.layers import GRU, Dropout, TemporalConv, linear
@@ -119,3 +120,21 @@ def test_kernels_need_triton_and_a_compiler_and_their_absence_is_said(compiler, 
     assert ("no C compiler" in capsys.readouterr().out) is not expected
     monkeypatch.setattr(torch.version, "cuda", None)
     assert layers._has_triton.__wrapped__() is False
+
+
+def test_the_gru_keeps_its_steps_for_a_gradient_alone():
+    gru, x = GRU(4), torch.randn(50, 3, 4)
+    held = []
+
+    class Allocations(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.new_empty.default:
+                held.append(args[1][0])
+            return func(*args, **(kwargs or {}))
+
+    with Allocations():
+        with_gradient = gru(x)
+        with torch.no_grad():
+            without = gru(x)
+    assert held == [50] * 3 + [1] * 3
+    assert torch.equal(with_gradient, without)

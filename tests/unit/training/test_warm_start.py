@@ -76,6 +76,14 @@ def test_another_architecture_is_refused(earlier):
             warm_start(build_model(config, 4), vocabulary(["a", "b", "c", "d"]), folder)
 
 
+def test_as_many_positions_as_items_are_no_items(earlier):
+    ids = [str(item) for item in range(SIZES["max_seq_len"] - 1)]  # and one row for padding
+    folder, _ = earlier("sasrec", ids)
+    longer = SasrecRecommender(architecture=SasrecConfig(**{**SIZES, "max_seq_len": SIZES["max_seq_len"] + 1}))
+    with pytest.raises(DataError, match=r"another architecture, positions\.weight is"):
+        warm_start(build_model(longer, len(ids)), vocabulary(ids), folder)
+
+
 def test_training_begins_where_the_earlier_model_stood(dataset_of, tmp_path):
     histories = [[(start + step) % 20 + 1 for step in range(8)] for start in range(20)]
     first_losses = []
