@@ -141,13 +141,20 @@ class GLINTRU(SequentialRecommender):
         lengths_B, order = lengths_B.sort(descending=True)
         is_item_BL = padding_mask(lengths_B, item_ids_BL.shape[1])
         item_ids_BL = torch.where(is_item_BL, item_ids_BL[order], PADDING_ID)
+        items_U, steps_BL = self._occurring(item_ids_BL)
+        hidden_BD = cast(GlintruBlock, self.blocks[0]).newest_by_item(self._embed(items_U), steps_BL, lengths_B)
+        return torch.empty_like(hidden_BD).index_copy_(0, order, hidden_BD)
+
+    def _occurring(self, item_ids_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return padding and the items that occur, ascending, (U,), and where in it each id is, (B, L)."""
+        if item_ids_BL.numel() < self.num_items:  # a sort is faster than a look through the catalogue
+            with_padding = F.pad(item_ids_BL.flatten(), (1, 0), value=PADDING_ID)
+            items_U, places = torch.unique(with_padding, return_inverse=True)
+            return items_U, places[1:].view_as(item_ids_BL)
         occurs = torch.zeros(self.num_items + 1, dtype=torch.bool, device=item_ids_BL.device)
         occurs[item_ids_BL] = True
-        occurs[PADDING_ID] = True  # row 0 is its own, also where no history is padded
-        steps_BL = (occurs.cumsum(0) - 1)[item_ids_BL]
-        embedded_UD = self._embed(occurs.nonzero()[:, 0])
-        hidden_BD = cast(GlintruBlock, self.blocks[0]).newest_by_item(embedded_UD, steps_BL, lengths_B)
-        return torch.empty_like(hidden_BD).index_copy_(0, order, hidden_BD)
+        occurs[PADDING_ID] = True  # also where no history is padded
+        return occurs.nonzero()[:, 0], (occurs.cumsum(0) - 1)[item_ids_BL]
 
     def _run(self, blocks: Iterable[nn.Module], x_LBD: Tensor, mask_LB1: Tensor) -> Tensor:
         masked = not (self.causal or self.config.released_padding)  # right padding is out of a causal position's sight

@@ -12,9 +12,9 @@ NUM_ITEMS = 40
 LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20, 20, 5, 33, 2, 1, 8, 30]
 
 
-def built(dtype=torch.float64, **settings):
+def built(dtype=torch.float64, num_items=NUM_ITEMS, **settings):
     torch.manual_seed(0)
-    model = GLINTRU(GlintruConfig(embedding_dim=12, num_heads=3, **settings), NUM_ITEMS)
+    model = GLINTRU(GlintruConfig(embedding_dim=12, num_heads=3, **settings), num_items)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too must matter
             parameter += 0.3 * torch.randn_like(parameter)
@@ -61,8 +61,9 @@ def test_is_taken_where_it_is_equal_and_no_gradient_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_needs_no_padding_and_no_wide_ids(dtype):
-    model = built()
+@pytest.mark.parametrize("num_items", [NUM_ITEMS, 1000])  # fewer than there are steps, and more
+def test_needs_no_padding_and_no_wide_ids(dtype, num_items):
+    model = built(num_items=num_items)
     item_ids, lengths = histories([9] * 16, 9)
     item_ids = item_ids.clamp_min(3).to(dtype)  # the smallest that occurs is no padding
     with torch.no_grad():
