@@ -70,8 +70,8 @@ class SASRec(SequentialRecommender):
     """Self-attention blocks over item embeddings scaled by sqrt(D), and a final LayerNorm.
 
     Positions count from the oldest item that is looked at. The original pads on the left, so that they count back from
-    the newest: that trains a history's earlier targets at positions at which none is ever recommended, and is worse on
-    MovieLens (README.md here).
+    the newest: that trains a history's earlier targets at positions at which none is ever recommended, and validates
+    worse on MovieLens (README.md here).
     """
 
     def __init__(self, config: SasrecConfig, num_items: int) -> None:
