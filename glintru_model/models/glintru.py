@@ -63,9 +63,7 @@ class GlintruBlock(nn.Module):
 
     def newest_by_item(self, embedded_UD: Tensor, steps_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Return the same as `newest`, (B, D), from what each item brings (arguments: `newest_of_experts`)."""
-        newest_B = steps_BL.gather(1, lengths_B[:, None] - 1)[:, 0]
-        experts = newest_of_experts(self.recurrent, self.attention, embedded_UD, steps_BL, lengths_B)
-        return self._mixed(embedded_UD[newest_B], *experts)
+        return self._mixed(*newest_of_experts(self.recurrent, self.attention, embedded_UD, steps_BL, lengths_B))
 
     def prefixes(self, x_LBD: Tensor) -> Tensor:
         """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once."""

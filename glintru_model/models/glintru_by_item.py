@@ -36,9 +36,13 @@ class _PerItem(NamedTuple):
 
 
 def newest_of_experts(
-    recurrent: SelectiveGRU, attention: LinearAttention, embedded_UD: Tensor, steps_BL: Tensor, lengths_B: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return what the two experts give for each history's newest step, (B, D) each.
+    recurrent: SelectiveGRU,
+    attention: LinearAttention,
+    embedded_UD: Tensor,
+    steps_BL: Tensor,
+    lengths_B: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each history's newest item as embedded, and what the two experts give for its step, (B, D) each.
 
     Args:
         recurrent, attention: of a causal block, in evaluation mode.
@@ -48,12 +52,13 @@ def newest_of_experts(
     """
     per_item = _per_item(recurrent, attention, embedded_UD)
     windows_LBT = F.pad(steps_BL.T, (0, 0, recurrent.conv.before, 0)).unfold(0, recurrent.conv.before + 1, 1)
-    states, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, windows_LBT, lengths_B)
-    newest_B = steps_BL.gather(1, lengths_B[:, None] - 1)[:, 0]
-    [q_BHK] = attention.project(embedded_UD[newest_B], QUERY)
+    states_TBD, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, windows_LBT, lengths_B)
+    conv_TBD = _convolved(per_item.conv, recurrent.last_steps(windows_LBT, lengths_B))
+    newest_BD = embedded_UD[at_newest(steps_BL.T, lengths_B)]
+    [q_BHK] = attention.project(newest_BD, QUERY)
     attended_BHK = linear_attention_read(q_BHK, sum_GKK.view(*q_BHK.shape, -1))
-    attended_BD = attention.added(embedded_UD[newest_B], attended_BHK.flatten(1))
-    return _recurrent(recurrent, per_item.conv, states, windows_LBT, lengths_B), attended_BD
+    attended_BD = attention.added(newest_BD, attended_BHK.flatten(1))
+    return newest_BD, recurrent.newest_from(conv_TBD, states_TBD, lengths_B), attended_BD
 
 
 def _per_item(recurrent: SelectiveGRU, attention: LinearAttention, embedded_UD: Tensor) -> _PerItem:
@@ -126,16 +131,3 @@ def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: li
         torch.lerp(candidate, state, reset_update[:, dim:], out=trail[at, :rows])
     histories = torch.arange(batch, device=states.device)
     return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]
-
-
-def _recurrent(
-    recurrent: SelectiveGRU, conv_TUD: Tensor, states: Tensor, windows_LBT: Tensor, lengths_B: Tensor
-) -> Tensor:
-    """Return what the selective GRU gives for the newest step, (B, D)."""
-    taps = []
-    for back in range(recurrent.gated_conv.before, -1, -1):
-        selected_BD = recurrent.selected(
-            _convolved(conv_TUD, at_newest(windows_LBT, lengths_B, back)), states[-1 - back]
-        )
-        taps.append(selected_BD * (lengths_B > back)[:, None])
-    return recurrent.gated_conv.newest(torch.stack(taps))

@@ -60,18 +60,23 @@ class SelectiveGRU(nn.Module):
     def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None) -> Tensor:
         """Return (L, B, D)."""
         conv_LBD = self.conv(_masked(self.input(x_LBD), mask_LB1))
-        return self.gated_conv(_masked(self.selected(conv_LBD, self.gru(conv_LBD)), mask_LB1))  # type: ignore[no-any-return]
+        return self.gated_conv(_masked(self._selected(conv_LBD, self.gru(conv_LBD)), mask_LB1))  # type: ignore[no-any-return]
 
     def newest(self, x_LBD: Tensor, lengths_B: Tensor, mask_LB1: Tensor) -> Tensor:
         """Return `forward`'s row of each newest step, (B, D)."""
         conv_LBD = self.conv(self.input(x_LBD) * mask_LB1)
         recurrent_LBD = self.gru(conv_LBD)
-        taps = []
-        for back in range(self.gated_conv.before, -1, -1):
-            conv_BD, recurrent_BD = (at_newest(x, lengths_B, back) for x in (conv_LBD, recurrent_LBD))
-            selected_BD = self.selected(conv_BD, recurrent_BD)
-            taps.append(selected_BD * (lengths_B > back)[:, None])
-        return self.gated_conv.newest(torch.stack(taps))
+        conv_TBD, recurrent_TBD = (self.last_steps(x, lengths_B) for x in (conv_LBD, recurrent_LBD))
+        return self.newest_from(conv_TBD, recurrent_TBD, lengths_B)
+
+    def last_steps(self, x_LBD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Take from each history the T steps that the second convolution sees at the newest one, (T, B, D)."""
+        return torch.stack([at_newest(x_LBD, lengths_B, back) for back in range(self.gated_conv.before, -1, -1)])
+
+    def newest_from(self, conv_TBD: Tensor, recurrent_TBD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return `forward`'s row of each newest step, (B, D), from its last steps of both layers before."""
+        back_T1 = torch.arange(len(conv_TBD) - 1, -1, -1, device=lengths_B.device)[:, None]
+        return self.gated_conv.newest(self._selected(conv_TBD, recurrent_TBD) * (lengths_B > back_T1)[..., None])
 
     def prefixes(self, x_LBD: Tensor) -> Tensor:
         """Return in row t what `forward` gives in row t of steps 0..t alone, (L, B, D), for every t at once.
@@ -84,12 +89,12 @@ class SelectiveGRU(nn.Module):
         ahead, shared_LBD = len(by_sight) - 1, self.gru(by_sight[-1])
         # rows of `hidden` and of a tap are prefixes, from the shortest that has such a step
         hidden = shared_LBD[: max(0, length - ahead)]
-        taps = [self.selected(by_sight[-1][: len(hidden)], hidden)]
+        taps = [self._selected(by_sight[-1][: len(hidden)], hidden)]
         for sight in range(ahead - 1, -1, -1):
             conv = by_sight[sight][: max(0, length - sight)]
             before = F.pad(hidden, (0, 0, 0, 0, 1, 0))[: len(conv)]
             hidden = self.gru.step(conv.flatten(0, 1), before.flatten(0, 1)).view(len(conv), *width)
-            taps.append(self.selected(conv, hidden))
+            taps.append(self._selected(conv, hidden))
         aligned = torch.stack([F.pad(tap, (0, 0, 0, 0, length - len(tap), 0)) for tap in taps])
         return self.gated_conv.newest(aligned.flatten(1, 2)).view(length, *width)
 
@@ -97,11 +102,10 @@ class SelectiveGRU(nn.Module):
         """Advance by one event; what belongs to the attention is passed on."""
         conv_BD, conv_window = self.conv.step(self.input(x_BD), state.conv_window)
         gru_hidden = self.gru.step(conv_BD, state.gru_hidden)
-        out_BD, gate_window = self.gated_conv.step(self.selected(conv_BD, gru_hidden), state.gate_window)
+        out_BD, gate_window = self.gated_conv.step(self._selected(conv_BD, gru_hidden), state.gate_window)
         return out_BD, state._replace(conv_window=conv_window, gru_hidden=gru_hidden, gate_window=gate_window)
 
-    def selected(self, conv: Tensor, recurrent: Tensor) -> Tensor:
-        """Gate the recurrence's states by the first convolution's output, (..., D) each."""
+    def _selected(self, conv: Tensor, recurrent: Tensor) -> Tensor:
         selected: Tensor = self.dropout(self.gate(conv)) * self.channel_crossing(recurrent)
         return selected
 
