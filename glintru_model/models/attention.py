@@ -16,7 +16,8 @@ _EPSILON = 1e-12
 
 def unit_norm(x: Tensor) -> Tensor:
     """Divide by the L2 norm of the last axis; a zero vector stays zero."""
-    return x * (x.square().sum(-1, keepdim=True) + _EPSILON).rsqrt()
+    normed: Tensor = _UnitNorm.apply(x)  # type: ignore[no-untyped-call]
+    return normed
 
 
 def causal_linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, chunk_size: int = 0) -> Tensor:
@@ -38,7 +39,7 @@ def causal_linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, chun
     chunk_size = chunk_size or (CPU_CHUNK if q.device.type == "cpu" else GPU_CHUNK)
     with torch.autocast(q.device.type, enabled=False):
         attended: Tensor = _CausalLinearAttention.apply(q, k, v, chunk_size)  # type: ignore[no-untyped-call]
-    return attended.view(batch, heads, length, head_dim).mul(head_dim**-0.5)
+    return attended.view(batch, heads, length, head_dim)
 
 
 def linear_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
@@ -81,19 +82,38 @@ def linear_attention_read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:
     return attended.squeeze(-2)
 
 
+class _UnitNorm(torch.autograd.Function):
+    """Half the passes over memory that its parts would take one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = x.square().sum(-1, keepdim=True).add_(_EPSILON).rsqrt_()
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse)
+        return normed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        normed, inverse = ctx.saved_tensors
+        along = (grad * normed).sum(-1, keepdim=True)
+        return torch.addcmul(grad, normed, along, value=-1).mul_(inverse)
+
+
 class _CausalLinearAttention(torch.autograd.Function):
-    """The sum without its scale; keeps one state a chunk and computes the products of a chunk again going back."""
+    """Keeps one state a chunk, and computes the products of a chunk again going back."""
 
     @staticmethod
     def forward(ctx: Any, q_GLK: Tensor, k_GLK: Tensor, v_GLK: Tensor, chunk_size: int) -> Tensor:
         groups, length, head_dim = q_GLK.shape
+        scale = head_dim**-0.5
         starts = range(0, length, chunk_size)
         states = q_GLK.new_zeros(len(starts) + 1, groups, head_dim, head_dim)  # states[c]: before chunk c
         out_GLK = _time_first(q_GLK)
         for chunk, start in enumerate(starts):
             q, k, v, out = (x[:, start : start + chunk_size] for x in (q_GLK, k_GLK, v_GLK, out_GLK))
             within = torch.bmm(torch.bmm(q, k.mT).tril_(), v)
-            out.copy_(within.baddbmm_(q, states[chunk]))
+            out.copy_(within.baddbmm_(q, states[chunk], beta=scale, alpha=scale))
             torch.baddbmm(states[chunk], k.mT, v, out=states[chunk + 1])
         ctx.save_for_backward(q_GLK, k_GLK, v_GLK, states)
         ctx.chunk_size = chunk_size
@@ -104,10 +124,11 @@ class _CausalLinearAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_GLK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q_GLK, k_GLK, v_GLK, states = ctx.saved_tensors
         grads = _time_first(q_GLK), _time_first(q_GLK), _time_first(q_GLK)
+        scale = q_GLK.shape[2] ** -0.5
         grad_state = torch.zeros_like(states[0])  # of the state after the chunk at hand
         for chunk in range(len(states) - 2, -1, -1):
             rows = slice(chunk * ctx.chunk_size, (chunk + 1) * ctx.chunk_size)
-            q, k, v, grad = q_GLK[:, rows], k_GLK[:, rows], v_GLK[:, rows], grad_GLK[:, rows]
+            q, k, v, grad = q_GLK[:, rows], k_GLK[:, rows], v_GLK[:, rows], grad_GLK[:, rows] * scale
             grad_weights = torch.bmm(grad, v.mT).tril_()
             grad_q = torch.bmm(grad_weights, k).baddbmm_(grad, states[chunk].mT)
             grad_k = torch.bmm(grad_weights.mT, q).baddbmm_(v, grad_state.mT)

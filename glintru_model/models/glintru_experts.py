@@ -150,8 +150,9 @@ class LinearAttention(nn.Module):
         projected = F.linear(x, self.query_key_value.weight[rows], self.query_key_value.bias[rows])
         projected = at_least_float32(projected).view(*x.shape[:-1], -1, *self.heads)
         normed = min(which.stop, 2) - which.start
-        q_and_k = unit_norm(F.elu(projected[..., :normed, :, :]))
-        return *q_and_k.unbind(-3), *projected[..., normed:, :, :].unbind(-3)
+        # the gradient of a split is written once, that of a slice is added to zeros
+        to_norm, others = torch.split(projected, [normed, which.stop - which.start - normed], dim=-3)
+        return *map(unit_norm, F.elu(to_norm).unbind(-3)), *others.unbind(-3)
 
     def added(self, x: Tensor, attended: Tensor) -> Tensor:
         """Project what the heads read, add it to the input and normalise, (..., D)."""

@@ -158,8 +158,8 @@ class GRU(nn.Module):
         if x_LBD.device.type != "cpu":
             return self._on_gpu(x_LBD)
         with torch.autocast("cpu", enabled=False):
-            gates = F.linear(at_least_float32(x_LBD), self.weight_input)
-            return _Recurrence.apply(gates, self.weight_hidden, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
+            arguments = at_least_float32(x_LBD), self.weight_input, self.weight_hidden, torch.is_grad_enabled()
+            return _Recurrence.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
 
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
         dim, dtype = x_LBD.shape[2], x_LBD.dtype
@@ -180,52 +180,52 @@ class GRU(nn.Module):
 
 
 class _Recurrence(torch.autograd.Function):
-    """The part of a GRU that cannot be done for all steps at once."""
+    """A GRU over all steps: a loop over what needs the step before, the rest for all of them at once."""
 
     @staticmethod
-    def forward(ctx: Any, gates_LB3D: Tensor, weight: Tensor, keeps_all: bool) -> Tensor:
-        length, batch, width = gates_LB3D.shape
-        dim = width // 3
-        kept = length if keeps_all else 1  # steps, for the gradient
-        states = gates_LB3D.new_zeros(length + 1, batch, dim)  # states[t] is the state before step t
-        reset_update = gates_LB3D.new_empty(kept, batch, 2 * dim)
-        new = gates_LB3D.new_empty(kept, batch, dim)
-        hidden_part = gates_LB3D.new_empty(kept, batch, dim)  # of the new gate, before the reset
-        to_gates, to_new = weight[: 2 * dim].T, weight[2 * dim :].T
-        for t in range(length):
-            at = t % kept
-            step_gates = torch.addmm(gates_LB3D[t, :, : 2 * dim], states[t], to_gates, out=reset_update[at]).sigmoid_()
-            torch.mm(states[t], to_new, out=hidden_part[at])
-            candidate = torch.addcmul(gates_LB3D[t, :, 2 * dim :], hidden_part[at], step_gates[:, :dim], out=new[at])
-            candidate.tanh_()
-            torch.lerp(candidate, states[t], step_gates[:, dim:], out=states[t + 1])
-        ctx.save_for_backward(states, reset_update, new, hidden_part, weight)
+    def forward(ctx: Any, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor, keeps_all: bool) -> Tensor:
+        length, batch, dim = x_LBD.shape
+        gates_LB3D = F.linear(x_LBD, weight_input)  # in the loop they become reset, update and new
+        states = x_LBD.new_zeros(length + 1, batch, dim)  # states[t] is the state before step t
+        # what the state brings to the new gate before the reset; all of it is for the gradient
+        hidden_part = x_LBD.new_empty(length if keeps_all else 1, batch, dim).expand(length, batch, dim)
+        to_gates, to_new = weight_hidden[: 2 * dim].T, weight_hidden[2 * dim :].T
+        parts = (slice(2 * dim), slice(dim), slice(dim, 2 * dim), slice(2 * dim, None))
+        gates = (gates_LB3D[..., part].unbind(0) for part in parts)  # views made at once, not in each step
+        steps = zip(states[:-1].unbind(0), states[1:].unbind(0), hidden_part.unbind(0), *gates, strict=True)
+        for before, after, hidden, reset_update, reset, update, new in steps:
+            reset_update.addmm_(before, to_gates).sigmoid_()
+            torch.mm(before, to_new, out=hidden)
+            new.addcmul_(hidden, reset).tanh_()
+            torch.lerp(new, before, update, out=after)
+        ctx.save_for_backward(x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden)
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor, None]:
-        states, reset_update, new, hidden_part, weight = ctx.saved_tensors
-        length, batch, dim = new.shape
-        reset, update = reset_update[..., :dim], reset_update[..., dim:]
-        # what a unit of the state's gradient does to each gate before its nonlinearity
+    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden = ctx.saved_tensors
+        length, batch, dim = x_LBD.shape
+        reset, update, new = gates_LB3D.unflatten(-1, (3, dim)).unbind(-2)
+        # what a unit of the state's gradient does to each gate before its nonlinearity, to the new one before the reset
         to_new = (1 - update) * (1 - new * new)
-        to_update = (states[:-1] - new) * update * (1 - update)
-        to_reset = hidden_part * reset * (1 - reset)
-        grad_gates = grad_LBD.new_empty(length, batch, 3 * dim)
-        grad_hidden = grad_LBD.new_empty(length, batch, 3 * dim)  # differs from grad_gates in the new gate alone
-        carried = grad_LBD.new_zeros(batch, dim)
+        grad_hidden = torch.empty_like(gates_LB3D).view(length, batch, 3, dim)  # in the loop it becomes the gradient
+        torch.mul(hidden_part * reset, to_new, out=grad_hidden[:, :, 0]).mul_(1 - reset)
+        torch.mul((states[:-1] - new) * update, 1 - update, out=grad_hidden[:, :, 1])
+        torch.mul(to_new, reset, out=grad_hidden[:, :, 2])
+        grad_states = torch.empty_like(grad_LBD)  # by the state after each step, however it is read
+        grad_states[-1] = grad_LBD[-1]
+        views = (grad_hidden, grad_hidden.flatten(2), grad_states, grad_states[:, :, None], grad_LBD, update)
+        by_gate, flat, carried, carried_B1D, of_step, kept = (view.unbind(0) for view in views)
         for t in range(length - 1, -1, -1):
-            carried += grad_LBD[t]
-            step, step_hidden = grad_gates[t], grad_hidden[t]
-            torch.mul(carried, to_new[t], out=step[:, 2 * dim :])
-            torch.mul(carried, to_update[t], out=step_hidden[:, dim : 2 * dim])
-            torch.mul(step[:, 2 * dim :], to_reset[t], out=step_hidden[:, :dim])
-            torch.mul(step[:, 2 * dim :], reset[t], out=step_hidden[:, 2 * dim :])
-            carried.mul_(update[t]).addmm_(step_hidden, weight)
-        grad_gates[..., : 2 * dim] = grad_hidden[..., : 2 * dim]
-        grad_weight = grad_hidden.flatten(0, 1).T @ states[:-1].flatten(0, 1)
-        return grad_gates, grad_weight, None
+            by_gate[t].mul_(carried_B1D[t])
+            if t > 0:
+                torch.addcmul(of_step[t - 1], carried[t], kept[t], out=carried[t - 1]).addmm_(flat[t], weight_hidden)
+        grad_gates = grad_hidden.view(length * batch, 3 * dim)
+        grad_weight_hidden = grad_gates.T @ states[:-1].flatten(0, 1)
+        torch.mul(grad_states, to_new, out=grad_hidden[:, :, 2])  # what the input brings is not reset
+        grad_weight_input = grad_gates.T @ x_LBD.flatten(0, 1)
+        return (grad_gates @ weight_input).view_as(x_LBD), grad_weight_input, grad_weight_hidden, None
 
 
 def _has_kernels(device: torch.device) -> bool:

@@ -41,6 +41,7 @@ def test_gradients_equal_finite_differences():
     torch.manual_seed(0)
     inputs = [x.detach().requires_grad_() for x in projections(7, 1, 2, 3)]
     assert torch.autograd.gradcheck(lambda q, k, v: causal_linear_attention(q, k, v, 3), inputs)
+    assert torch.autograd.gradcheck(unit_norm, torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True))
 
 
 def test_one_state_a_chunk_is_kept_and_no_weights():
