@@ -83,17 +83,15 @@ class Watch:
     A validation between epochs would be taken from the time that the training has.
     """
 
-    def __init__(self, folder: Path, device: str) -> None:
-        self.folder, self.device = folder, device
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.epochs: list[tuple[float, float]] = []  # seconds of training, targets
-        self.matrix_rates = [matrix_rate(device)]  # it swings by a third within minutes
         self._keeping = 0.0
 
     def keep(self, model: SequentialRecommender) -> dict[str, float]:
         """Take the place of validation: write the weights, and let the last epoch be the best."""
         begin = time.perf_counter()
         torch.save(model.state_dict(), self.folder / f"{len(self.epochs)}.pt")
-        self.matrix_rates.append(matrix_rate(self.device))
         self._keeping = time.perf_counter() - begin
         return {"ndcg_at_10": float(len(self.epochs))}
 
@@ -122,13 +120,14 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
     """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
     config = recommender(name, max_seq_len, seconds, device)
     with tempfile.TemporaryDirectory() as folder:
-        watch = Watch(Path(folder), device)
+        watch, rates = Watch(Path(folder)), [matrix_rate(device)]
         model, _ = train(config, dataset, validate=watch.keep, on_epoch=watch.on_epoch)
+        rates.append(matrix_rate(device))  # it swings by a third within minutes
         curve = watch.curve(model, dataset)
     speed = sum(targets for _, targets in watch.epochs) / watch.seconds
     lengths = [min(end - 1, max_seq_len) for end in dataset.train_ends.tolist() if end > 1]
     operations = training_operations(config.architecture, dataset.num_items, lengths)
-    rate = float(np.mean(watch.matrix_rates))
+    rate = float(np.mean(rates))
     return {
         "targets_per_second": speed,
         "seconds_trained": watch.seconds,
@@ -137,7 +136,7 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
         "curve": curve,
         "operations_per_target": operations,
         "matrix_rate": rate,
-        "matrix_rates": watch.matrix_rates,
+        "matrix_rates": rates,
         "share_of_matrix_rate": speed * operations / rate,
     }
 

@@ -1,10 +1,11 @@
-"""What one setting more or less does to a ready-made run: a training for each change, one seed.
+"""What changing settings of a ready-made run does: one training for each change, one seed.
 
     python -m benchmarks.settings --config pipelines/configs/ml-1m.yaml --data ml-1m.parquet --model sasrec \
         --changes '{}' '{"num_blocks": 2}' '{"label_smoothing": 0.1, "weight_decay": 0.3}'
 
-The epoch is chosen on validation; prints validation and test NDCG@10 and adds to benchmarks/results/settings.json. A
-choice is made by validation; three seeds of what was chosen are then `benchmarks.accuracy`'s.
+The epoch is chosen on validation; prints validation and test NDCG@10 and adds to benchmarks/results/settings.json
+(processes side by side need an --output each). A choice is made by validation; three seeds of what was chosen are then
+trained by `benchmarks.accuracy`.
 """
 
 import argparse
@@ -28,7 +29,8 @@ def main() -> None:
     dataset = prepare(config, options.data, options.work / config.name)
     recommender = with_seed(getattr(config.models, options.model), options.seed, options.device)
     for change in options.changes:
-        checkpoints = options.work / config.name / f"{options.model}-{json.dumps(change, sort_keys=True)}"
+        name = f"{options.model}-{options.seed}-{json.dumps(change, sort_keys=True)}"
+        checkpoints = options.work / config.name / name
         run = measure(changed(recommender, change), dataset, checkpoints)
         say(f"{config.name}, {options.model}, {change}: {run['validation']}, test {run['test']}")
         results = read_json(options.output) if options.output.exists() else []

@@ -83,7 +83,7 @@ def linear_attention_read(q_BHK: Tensor, state_BHKK: Tensor) -> Tensor:
 
 
 class _UnitNorm(torch.autograd.Function):
-    """Half the passes over memory that its parts would take one by one."""
+    """`unit_norm` with a backward of its own: half the passes over memory that its parts would take."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ class LinearAttention(nn.Module):
         projected = F.linear(x, self.query_key_value.weight[rows], self.query_key_value.bias[rows])
         projected = at_least_float32(projected).view(*x.shape[:-1], -1, *self.heads)
         normed = min(which.stop, 2) - which.start
-        # the gradient of a split is written once, that of a slice is added to zeros
+        # the gradient of a split is written once, whereas that of a slice is added to zeros
         to_norm, others = torch.split(projected, [normed, which.stop - which.start - normed], dim=-3)
         return *map(unit_norm, F.elu(to_norm).unbind(-3)), *others.unbind(-3)
 

@@ -158,7 +158,10 @@ class GRU(nn.Module):
         if x_LBD.device.type != "cpu":
             return self._on_gpu(x_LBD)
         with torch.autocast("cpu", enabled=False):
-            arguments = at_least_float32(x_LBD), self.weight_input, self.weight_hidden, torch.is_grad_enabled()
+            x_LBD = at_least_float32(x_LBD)
+            if torch.compiler.is_compiling():  # what is traced cannot write into views, and should be one operation
+                return self._by_torch(x_LBD, self.weight_input, self.weight_hidden)
+            arguments = x_LBD, self.weight_input, self.weight_hidden, torch.is_grad_enabled()
             return _Recurrence.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
 
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
@@ -168,8 +171,11 @@ class GRU(nn.Module):
             from glintru_model.models.gru_kernels import recurrence
 
             return recurrence(F.linear(x_LBD, weight_input), self.weight_hidden)
-        weights = [weight_input, self.weight_hidden.to(dtype)]
-        start = x_LBD.new_zeros(1, x_LBD.shape[1], dim)
+        return self._by_torch(x_LBD, weight_input, self.weight_hidden.to(dtype))
+
+    def _by_torch(self, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor) -> Tensor:
+        start = x_LBD.new_zeros(1, *x_LBD.shape[1:])
+        weights = [weight_input, weight_hidden]
         states: Tensor = torch.gru(x_LBD, start, weights, False, 1, 0.0, self.training, False, False)[0]
         return states
 
@@ -187,12 +193,13 @@ class _Recurrence(torch.autograd.Function):
         length, batch, dim = x_LBD.shape
         gates_LB3D = F.linear(x_LBD, weight_input)  # in the loop they become reset, update and new
         states = x_LBD.new_zeros(length + 1, batch, dim)  # states[t] is the state before step t
-        # what the state brings to the new gate before the reset; all of it is for the gradient
-        hidden_part = x_LBD.new_empty(length if keeps_all else 1, batch, dim).expand(length, batch, dim)
+        # what the state brings to the new gate before the reset; the gradient needs it of every step
+        hidden_part = x_LBD.new_empty(length if keeps_all else 1, batch, dim)
+        hidden_parts = hidden_part.unbind(0) if keeps_all else (hidden_part[0],) * length
         to_gates, to_new = weight_hidden[: 2 * dim].T, weight_hidden[2 * dim :].T
         parts = (slice(2 * dim), slice(dim), slice(dim, 2 * dim), slice(2 * dim, None))
         gates = (gates_LB3D[..., part].unbind(0) for part in parts)  # views made at once, not in each step
-        steps = zip(states[:-1].unbind(0), states[1:].unbind(0), hidden_part.unbind(0), *gates, strict=True)
+        steps = zip(states[:-1].unbind(0), states[1:].unbind(0), hidden_parts, *gates, strict=True)
         for before, after, hidden, reset_update, reset, update, new in steps:
             reset_update.addmm_(before, to_gates).sigmoid_()
             torch.mm(before, to_new, out=hidden)
@@ -207,20 +214,20 @@ class _Recurrence(torch.autograd.Function):
         x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden = ctx.saved_tensors
         length, batch, dim = x_LBD.shape
         reset, update, new = gates_LB3D.unflatten(-1, (3, dim)).unbind(-2)
-        # what a unit of the state's gradient does to each gate before its nonlinearity, to the new one before the reset
+        # factors from the state's gradient to each gate's before its nonlinearity, to the new one's before the reset
         to_new = (1 - update) * (1 - new * new)
         grad_hidden = torch.empty_like(gates_LB3D).view(length, batch, 3, dim)  # in the loop it becomes the gradient
         torch.mul(hidden_part * reset, to_new, out=grad_hidden[:, :, 0]).mul_(1 - reset)
         torch.mul((states[:-1] - new) * update, 1 - update, out=grad_hidden[:, :, 1])
         torch.mul(to_new, reset, out=grad_hidden[:, :, 2])
-        grad_states = torch.empty_like(grad_LBD)  # by the state after each step, however it is read
+        grad_states = torch.empty_like(grad_LBD)  # by the state after each step, through the output and later steps
         grad_states[-1] = grad_LBD[-1]
         views = (grad_hidden, grad_hidden.flatten(2), grad_states, grad_states[:, :, None], grad_LBD, update)
-        by_gate, flat, carried, carried_B1D, of_step, kept = (view.unbind(0) for view in views)
+        gates, flat, state, state_B1D, out, updates = (view.unbind(0) for view in views)
         for t in range(length - 1, -1, -1):
-            by_gate[t].mul_(carried_B1D[t])
+            gates[t].mul_(state_B1D[t])
             if t > 0:
-                torch.addcmul(of_step[t - 1], carried[t], kept[t], out=carried[t - 1]).addmm_(flat[t], weight_hidden)
+                torch.addcmul(out[t - 1], state[t], updates[t], out=state[t - 1]).addmm_(flat[t], weight_hidden)
         grad_gates = grad_hidden.view(length * batch, 3 * dim)
         grad_weight_hidden = grad_gates.T @ states[:-1].flatten(0, 1)
         torch.mul(grad_states, to_new, out=grad_hidden[:, :, 2])  # what the input brings is not reset

@@ -19,7 +19,7 @@ def test_epochs_are_counted_in_training_and_validated_after_it(dataset_of, tmp_p
     dataset = dataset_of([[draw.randint(1, 50) for _ in range(10)] for _ in range(1_000)], num_items=50)
     settings = TrainingConfig(max_epochs=3, patience=3, learning_rate=0.01, device="cpu")
     config = SasrecRecommender(architecture=SasrecConfig(embedding_dim=16, max_seq_len=10), training=settings)
-    watch = own_training.Watch(tmp_path, "cpu")
+    watch = own_training.Watch(tmp_path)
     model, result = train(config, dataset, validate=watch.keep, on_epoch=watch.on_epoch)
     assert validated == []
     assert [targets for _, targets in watch.epochs] == pytest.approx([1_000 * 7] * 3, rel=0.2)

@@ -91,6 +91,19 @@ def test_gru_equals_torch_forward_and_backward():
     torch.testing.assert_close(grads, expected)
 
 
+def test_gru_that_is_compiled_equals_itself_forward_and_backward():
+    torch.manual_seed(0)
+    gru = GRU(4)
+    x, weights = torch.randn(2, 6, 3, 4)
+    results = []
+    for run in (gru, torch.compile(gru, backend="aot_eager")):
+        out = run(x)
+        results.append((out, torch.autograd.grad((out * weights).sum(), list(gru.parameters()))))
+        with torch.no_grad():
+            results[-1] += (run(x),)
+    torch.testing.assert_close(*results)
+
+
 def test_gru_step_equals_the_whole():
     torch.manual_seed(0)
     gru = GRU(5)

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow  # tracing takes ten seconds
 def test_exported_program_scores_as_the_model(name, request, tmp_path):
     directory = request.getfixturevalue(f"{name}_dir")
     assert export_model(directory, tmp_path / "m.pt2") <= 1e-4
-    program = torch.export.load(tmp_path / "m.pt2").module()
+    exported = torch.export.load(tmp_path / "m.pt2")
+    program, decomposed = exported.module(), exported.run_decompositions().module()  # which a compiler reads
     model, _ = load_model(directory)
     rng = torch.Generator().manual_seed(5)
     items = torch.randint(1, 31, (33, 8), generator=rng)
@@ -25,6 +26,7 @@ def test_exported_program_scores_as_the_model(name, request, tmp_path):
     items = items.masked_fill(torch.arange(8) >= lengths[:, None], 0)
     scores = program(items, lengths)
     assert scores.shape == (33, 30)
+    torch.testing.assert_close(decomposed(items, lengths), scores, atol=1e-4, rtol=0)
     for row in range(33):  # one by one and without padding
         alone = items[row : row + 1, : lengths[row]]
         with torch.no_grad():
