@@ -1,8 +1,8 @@
 """What a hidden vector is trained on: the item that came next, against all others or against some.
 
-Shapes: N rows (one a target), D width, V items, R rows of a chunk, G groups of rows, K negatives. Every loss takes
-hidden_ND, the item table (V + 1, D) whose row 0 is padding and never a candidate, and targets_N in 1..V, and returns
-the sum over rows with weights_N, the mean without.
+Shapes: N rows (one a target), D width, V items, R rows of a chunk, B items of a block, G groups of rows, K
+negatives. Every loss takes hidden_ND, the item table (V + 1, D) whose row 0 is padding and never a candidate, and
+targets_N in 1..V, and returns the sum over rows with weights_N, the mean without.
 """
 
 import math
@@ -27,9 +27,9 @@ class Loss(Protocol):
         """Compute the loss."""
 
 
-CPU_CHUNK_ELEMENTS = 1 << 18  # logits held at once: a core's cache
-GPU_CHUNK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
-MIN_CHUNK_ROWS = 64
+CPU_BLOCK_ELEMENTS = 1 << 17  # logits that are used again while they are in a core's cache
+GPU_BLOCK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
+MIN_CHUNK_ROWS = 128
 SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
 GATHERED_NEGATIVES = 1 << 16  # embeddings of negatives held at once
 GBCE_CALIBRATION = 0.75  # t of gBCE: 0 is BCE, 1 calibrates fully
@@ -112,16 +112,25 @@ def _loss_and_gradients(
     (rows, dim), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
     weights_N1 = weights_N[:, None].to(wide)
-    grad_hidden_ND = torch.empty(rows, dim, dtype=wide, device=hidden_ND.device)
+    grad_hidden_ND = torch.zeros(rows, dim, dtype=wide, device=hidden_ND.device)
     grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
     grad_items_VD = grad_table[1:]
+    chunk_rows, block_items = _sizes(hidden_ND, items_VD)
+    item_blocks, grad_blocks = (torch.split(x, block_items) for x in (items_VD, grad_items_VD))
     log_sums = []
-    for rows_R, exponentials_RV, sum_R1, log_sum_R in _chunks(hidden_ND, items_VD):
+    for rows_R, shift_R, exponentials in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
+        grad_hidden_RD, sum_R, kept = grad_hidden_ND[rows_R], torch.zeros_like(weights_N1[rows_R, 0]), []
+        for items_BD, exponentials_BR in zip(item_blocks, exponentials, strict=True):
+            sum_R += exponentials_BR.sum(0, dtype=wide)
+            _add_product(grad_hidden_RD, exponentials_BR.T, items_BD)
+            kept.append(exponentials_BR)
         # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
-        quotient_R1 = weights_N1[rows_R] / sum_R1
-        torch.mul(exponentials_RV @ items_VD, quotient_R1, out=grad_hidden_ND[rows_R])
-        _add_product(grad_items_VD, exponentials_RV, (hidden_ND[rows_R] * quotient_R1).to(hidden_ND.dtype))
-        log_sums.append(log_sum_R)
+        quotient_R1 = weights_N1[rows_R] / sum_R[:, None]
+        grad_hidden_RD *= quotient_R1
+        weighed_RD = (hidden_ND[rows_R] * quotient_R1).to(hidden_ND.dtype)
+        for grad_items_BD, exponentials_BR in zip(reversed(grad_blocks), reversed(kept), strict=True):  # from the cache
+            _add_product(grad_items_BD, exponentials_BR, weighed_RD)
+        log_sums.append(sum_R.log() + shift_R)
     wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
     weighed_ND = wide_hidden_ND * weights_N1
     loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
@@ -136,27 +145,43 @@ def _loss_and_gradients(
 
 
 def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float) -> Tensor:
-    log_sum_N = torch.cat([log_sum_R for *_, log_sum_R in _chunks(hidden_ND, items_VD)])
-    aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
-    return _weighed(log_sum_N - (hidden_ND * aim_ND).sum(1), weights_N)
-
-
-def _chunks(hidden_ND: Tensor, items_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Yield each chunk's rows, its exp(l - shift) (valid until the next chunk), their sums and log sum exp(l)."""
-    (rows, _), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
-    elements = CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_CHUNK_ELEMENTS
-    chunk_rows = min(rows, max(MIN_CHUNK_ROWS, elements // num_items))
-    are_small = _are_small(hidden_ND, items_VD)
-    logits = hidden_ND.new_empty(chunk_rows, num_items)
-    for begin in range(0, rows, chunk_rows):
-        rows_R = slice(begin, min(begin + chunk_rows, rows))
-        logits_RV = torch.mm(hidden_ND[rows_R], items_VD.T, out=logits[: rows_R.stop - begin])
-        greatest_R1 = None if are_small else logits_RV.amax(1, keepdim=True)
-        exponentials_RV = (logits_RV if greatest_R1 is None else logits_RV.sub_(greatest_R1)).exp_()
-        sum_R1 = exponentials_RV.sum(1, keepdim=True, dtype=wide)
-        log_sum_R1 = sum_R1.log() if greatest_R1 is None else sum_R1.log() + greatest_R1
-        yield rows_R, exponentials_RV, sum_R1, log_sum_R1[:, 0]
+    log_sums = []
+    for _, shift_R, exponentials in _chunks(hidden_ND, items_VD, *_sizes(hidden_ND, items_VD)):
+        sums = [exponentials_BR.sum(0, dtype=wide) for exponentials_BR in exponentials]
+        log_sums.append(torch.stack(sums).sum(0).log() + shift_R)
+    aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
+    return _weighed(torch.cat(log_sums) - (hidden_ND * aim_ND).sum(1), weights_N)
+
+
+def _sizes(hidden_ND: Tensor, items_VD: Tensor) -> tuple[int, int]:
+    """Return how many rows a chunk has, and how many items a block of its logits."""
+    elements = CPU_BLOCK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_BLOCK_ELEMENTS
+    chunk_rows = min(len(hidden_ND), max(MIN_CHUNK_ROWS, elements // len(items_VD)))
+    return chunk_rows, max(1, elements // chunk_rows)
+
+
+def _chunks(
+    hidden_ND: Tensor, items_VD: Tensor, chunk_rows: int, block_items: int
+) -> Iterator[tuple[slice, Tensor | float, Iterator[Tensor]]]:
+    """Yield each chunk's rows, their shifts, and exp(l - shift), block after block; valid until the next chunk."""
+    item_blocks, are_small = torch.split(items_VD, block_items), _are_small(hidden_ND, items_VD)
+    logits_VR = hidden_ND.new_empty(len(items_VD), chunk_rows)
+    for begin in range(0, len(hidden_ND), chunk_rows):
+        hidden_RD = hidden_ND[begin : begin + chunk_rows]
+        logits_VR = logits_VR[:, : len(hidden_RD)]
+        blocks = torch.split(logits_VR, block_items)
+        if are_small:
+            shift_R: Tensor | float = 0.0
+            exponentials = (_product(*pair, hidden_RD).exp_() for pair in zip(blocks, item_blocks, strict=True))
+        else:
+            shift_R = _product(logits_VR, items_VD, hidden_RD).amax(0)
+            exponentials = (logits_BR.sub_(shift_R).exp_() for logits_BR in blocks)
+        yield slice(begin, begin + len(hidden_RD)), shift_R, exponentials
+
+
+def _product(out_BR: Tensor, items_BD: Tensor, hidden_RD: Tensor) -> Tensor:
+    return torch.mm(items_BD, hidden_RD.T, out=out_BR)
 
 
 def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
@@ -167,11 +192,11 @@ def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
     return math.prod(map(float, norms)) < SMALL_LOGIT
 
 
-def _add_product(total_VD: Tensor, exponentials_RV: Tensor, hidden_RD: Tensor) -> None:
-    if total_VD.dtype == hidden_RD.dtype:
-        total_VD.addmm_(exponentials_RV.T, hidden_RD)
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == right.dtype:
+        total.addmm_(left, right)
     else:
-        total_VD.add_(exponentials_RV.T @ hidden_RD)
+        total.add_(left @ right)
 
 
 def sampled_softmax(

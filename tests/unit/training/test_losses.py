@@ -28,7 +28,7 @@ def full(hidden, table, targets, smoothing=0.0):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(losses, "CPU_CHUNK_ELEMENTS", 64)
+    monkeypatch.setattr(losses, "CPU_BLOCK_ELEMENTS", 64)
     monkeypatch.setattr(losses, "MIN_CHUNK_ROWS", 1)
 
 
@@ -37,12 +37,12 @@ def small_chunks(monkeypatch):
     rows=st.integers(1, 40),
     num_items=st.integers(1, 30),
     smoothing=st.sampled_from([0.0, 0.1, 0.9]),
-    chunk_elements=st.integers(1, 200),
+    block_elements=st.integers(1, 200),
     scale=st.sampled_from([1.0, 20.0]),  # logits that exp takes as they are, and logits that it cannot
 )
-def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, chunk_elements, scale):
+def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, block_elements, scale):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "CPU_CHUNK_ELEMENTS", chunk_elements)
+        patch.setattr(losses, "CPU_BLOCK_ELEMENTS", block_elements)
         patch.setattr(losses, "MIN_CHUNK_ROWS", 1)
         hidden, table, targets = problem(rows, num_items, scale=scale)
         ours, torchs = (
