@@ -91,10 +91,13 @@ class SequentialRecommender(nn.Module):
                 "expected (B, L) and (B,) with B and L at least 1"
             )
         length = item_ids_BL.shape[1]
+        is_item_BL = padding_mask(lengths_B, length)
+        lengths_fit = ((lengths_B >= 1) & (lengths_B <= length)).all()
+        if lengths_fit & ((item_ids_BL >= is_item_BL) & (item_ids_BL <= self.num_items)).all():
+            return  # after one wait for a GPU; each bound that a message names is another
         shortest, longest = (int(bound) for bound in lengths_B.aminmax())
         if shortest < 1 or longest > length:
             raise DataError(f"history length {shortest if shortest < 1 else longest}, allowed: 1..{length}")
-        is_item_BL = padding_mask(lengths_B, length)
         refuse_unknown_items(item_ids_BL.masked_fill(~is_item_BL, 1), self.num_items)
         refuse_unknown_items(item_ids_BL.masked_fill(item_ids_BL == PADDING_ID, 1), self.num_items)
 
@@ -112,6 +115,6 @@ def padding_mask(lengths_B: Tensor, length: int) -> Tensor:
 
 def refuse_unknown_items(item_ids: Tensor, num_items: int) -> None:
     """Raise DataError where an index is not one of 1..num_items."""
-    smallest, largest = (int(bound) for bound in item_ids.aminmax())
+    smallest, largest = torch.stack(item_ids.aminmax()).tolist()
     if smallest < 1 or largest > num_items:
         raise DataError(f"item index {smallest if smallest < 1 else largest}, allowed: 1..{num_items}")
