@@ -1,10 +1,10 @@
-"""Cross-entropy over a whole catalogue on a GPU: this package's, torch's on full logits, and two maintained libraries'.
+"""Cross-entropy over a whole catalogue: this package's, torch's on full logits, and two maintained libraries'.
 
-    python -m benchmarks.cross_entropy
+    python -m benchmarks.cross_entropy [--device cuda]
 
-Needs a CUDA device; cut-cross-entropy and liger-kernel are measured where they are installed. Random hidden vectors,
-as trained ones are scaled. Prints milliseconds of loss and gradient, peak memory beside the inputs, and how far the
-gradient is from float64's on full logits; writes benchmarks/results/cross_entropy.json.
+On one CPU thread or on a GPU, where cut-cross-entropy and liger-kernel are measured if they are installed. Random
+hidden vectors, as trained ones are scaled. Prints milliseconds of loss and gradient, on a GPU peak memory beside the
+inputs, and how far the gradient is from float64's on full logits; writes results/cross_entropy_cpu.json or _cuda.json.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from benchmarks.data_at_scale import describe_machine
 from benchmarks.gpu import describe_gpu, milliseconds
 from glintru_model.files import write_json
 from glintru_model.progress import say
@@ -24,7 +25,10 @@ from glintru_model.training.losses import cross_entropy
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # targets, width, items: a batch of ML-1M, of Beauty, a large catalogue, a very large one
-SIZES = ((10_000, 64, 3_416), (4_096, 64, 12_101), (8_192, 128, 100_000), (8_192, 64, 1_000_000))
+SIZES = {
+    "cpu": ((8_192, 64, 3_416), (4_096, 64, 12_101), (1_024, 64, 100_000), (512, 64, 1_000_000)),
+    "cuda": ((10_000, 64, 3_416), (4_096, 64, 12_101), (8_192, 128, 100_000), (8_192, 64, 1_000_000)),
+}
 COMPARED_ITEMS = 100_000  # beyond, full logits in float64 do not fit
 LOGIT_SCALE = 3.0
 
@@ -32,17 +36,22 @@ LOGIT_SCALE = 3.0
 def main() -> None:
     """Measure every loss at every size and precision."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/cross_entropy.json"))
+    parser.add_argument("--device", default="cpu", choices=SIZES)
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    torch.set_float32_matmul_precision("high")
-    rows = []
-    for size in SIZES:
-        for dtype in (torch.float32, torch.bfloat16):
-            for name, loss in losses().items():
+    output = options.output or Path(f"benchmarks/results/cross_entropy_{options.device}.json")
+    on_gpu = options.device == "cuda"
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high" if on_gpu else "highest")
+    hardware, rows = describe_machine() | (describe_gpu() if on_gpu else {}), []
+    to_measure = losses()
+    for size in SIZES[options.device]:
+        for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
+            for name, loss in to_measure.items():
                 row = {"targets": size[0], "dim": size[1], "items": size[2], "dtype": str(dtype)[6:], "loss": name}
-                rows.append(row | _measured(loss, size, dtype))
+                rows.append(row | _measured(loss, size, dtype, options.device))
                 say(str(rows[-1]))
-                write_json(options.output, {"hardware": describe_gpu(), "rows": rows})
+                write_json(output, {"hardware": hardware, "rows": rows})
 
 
 def losses() -> dict[str, Loss]:
@@ -68,12 +77,12 @@ def losses() -> dict[str, Loss]:
     return found
 
 
-def _measured(loss: Loss, size: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
+def _measured(loss: Loss, size: tuple[int, int, int], dtype: torch.dtype, device: str) -> dict[str, Any]:
     num_targets, dim, num_items = size
     torch.manual_seed(0)
     scale = (LOGIT_SCALE / dim**0.5) ** 0.5
-    hidden, table = (scale * torch.randn(rows, dim, device="cuda") for rows in (num_targets, num_items + 1))
-    targets = torch.randint(1, num_items + 1, (num_targets,), device="cuda")
+    hidden, table = (scale * torch.randn(rows, dim, device=device) for rows in (num_targets, num_items + 1))
+    targets = torch.randint(1, num_items + 1, (num_targets,), device=device)
     weights = hidden.requires_grad_(), table.requires_grad_()
 
     def step() -> None:
@@ -82,18 +91,22 @@ def _measured(loss: Loss, size: tuple[int, int, int], dtype: torch.dtype) -> dic
         loss(hidden.to(dtype), table.to(dtype), targets).backward()  # type: ignore[no-untyped-call]
 
     try:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        peak = torch.cuda.max_memory_allocated() - before
-        taken = milliseconds(step)
+        memory = _peak_of(step) if device == "cuda" else {}
+        taken = milliseconds(step, 20 if device == "cuda" else 7)
     except Exception as error:  # a library that cannot do this size or type is a finding
         return {"error": (str(error).splitlines() or [type(error).__name__])[0][:200]}
-    found = {"milliseconds": taken, "peak_mb": peak / 1e6}
+    found = {"milliseconds": taken} | memory
     if num_items <= COMPARED_ITEMS:
         gradients = [weight.grad for weight in weights]
         found["gradient_error"] = _error(gradients, weights, targets)
     return found
+
+
+def _peak_of(step: Callable[[], None]) -> dict[str, float]:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return {"peak_mb": (torch.cuda.max_memory_allocated() - before) / 1e6}
 
 
 def _error(found: list[Tensor | None], weights: tuple[Tensor, Tensor], targets: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Timing on a CUDA device."""
+"""Timing on a CUDA device, or on the CPU where there is none."""
 
 import platform
 import statistics
@@ -18,11 +18,12 @@ def describe_gpu() -> dict[str, Any]:
 def milliseconds(step: Callable[[], object], repeats: int = 20) -> float:
     """Return the median of some calls, each from an idle device to its end, after three that do not count."""
     taken = []
+    wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for number in range(3 + repeats):
-        torch.cuda.synchronize()
+        wait()
         begin = time.perf_counter()
         step()
-        torch.cuda.synchronize()
+        wait()
         if number >= 3:
             taken.append(time.perf_counter() - begin)
     return 1e3 * statistics.median(taken)
