@@ -20,7 +20,7 @@ from benchmarks.data_at_scale import describe_machine
 from benchmarks.gpu import describe_gpu, milliseconds
 from glintru_model.files import write_json
 from glintru_model.progress import say
-from glintru_model.training.losses import cross_entropy
+from glintru_model.training.cross_entropy import cross_entropy
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

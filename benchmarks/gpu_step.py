@@ -26,7 +26,7 @@ from glintru_model.files import write_json
 from glintru_model.models import layers
 from glintru_model.models.registry import build_model
 from glintru_model.progress import say
-from glintru_model.training.losses import cross_entropy
+from glintru_model.training.cross_entropy import cross_entropy
 
 NUM_BATCHES = 40
 

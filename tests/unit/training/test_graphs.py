@@ -7,8 +7,9 @@ from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig
 from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.models.registry import build_model
 from glintru_model.training import graphs
+from glintru_model.training.cross_entropy import cross_entropy
 from glintru_model.training.graphs import padded
-from glintru_model.training.losses import build_loss, cross_entropy
+from glintru_model.training.losses import build_loss
 
 SIZES = {"embedding_dim": 8, "max_seq_len": 12, "dropout_rate": 0.0}
 RECOMMENDERS = {

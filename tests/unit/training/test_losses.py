@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from glintru_model.config import TrainingConfig
+from glintru_model.training import cross_entropy as chunked
 from glintru_model.training import losses
-from glintru_model.training.losses import binary_cross_entropy, build_loss, cross_entropy, sampled_softmax
+from glintru_model.training.cross_entropy import cross_entropy
+from glintru_model.training.losses import binary_cross_entropy, build_loss, sampled_softmax
 
 CPU = torch.device("cpu")
 
@@ -28,8 +30,8 @@ def full(hidden, table, targets, smoothing=0.0):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(losses, "CPU_BLOCK_ELEMENTS", 64)
-    monkeypatch.setattr(losses, "MIN_CHUNK_ROWS", 1)
+    monkeypatch.setattr(chunked, "CPU_BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -42,8 +44,8 @@ def small_chunks(monkeypatch):
 )
 def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, block_elements, scale):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "CPU_BLOCK_ELEMENTS", block_elements)
-        patch.setattr(losses, "MIN_CHUNK_ROWS", 1)
+        patch.setattr(chunked, "CPU_BLOCK_ELEMENTS", block_elements)
+        patch.setattr(chunked, "MIN_CHUNK_ROWS", 1)
         hidden, table, targets = problem(rows, num_items, scale=scale)
         ours, torchs = (
             cross_entropy(hidden, table, targets, label_smoothing=smoothing),
@@ -65,7 +67,7 @@ def test_cross_entropy_in_float32_survives_logits_far_apart():
     torch.testing.assert_close(gradient, torch.autograd.grad(exact, hidden)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("logit", [losses.SMALL_LOGIT * 0.999, losses.SMALL_LOGIT * 1.001])
+@pytest.mark.parametrize("logit", [chunked.SMALL_LOGIT * 0.999, chunked.SMALL_LOGIT * 1.001])
 def test_cross_entropy_in_float32_is_exact_where_exp_begins_to_be_shifted(logit):
     hidden = torch.tensor([[logit]]).requires_grad_()
     table = torch.tensor([[0.0], [-1.0]] + [[1.0]] * 1_000)

@@ -11,8 +11,9 @@ from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.models.layers import GRU
 from glintru_model.models.registry import build_model
+from glintru_model.training.cross_entropy import cross_entropy
 from glintru_model.training.distributed import SingleProcess
-from glintru_model.training.losses import build_loss, cross_entropy
+from glintru_model.training.losses import build_loss
 from glintru_model.training.trainer import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

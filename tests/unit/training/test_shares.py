@@ -11,7 +11,7 @@ from glintru_model.config import (
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.models.registry import build_model
 from glintru_model.training import shares
-from glintru_model.training.losses import cross_entropy
+from glintru_model.training.cross_entropy import cross_entropy
 from glintru_model.training.shares import backward_in_pieces
 
 SIZES = {"embedding_dim": 8, "max_seq_len": 6, "dropout_rate": 0.0}

@@ -1,0 +1,180 @@
+"""Cross-entropy over a whole catalogue that never holds all logits.
+
+Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and the products with
+them follow each other while they are in a core's cache.
+
+Shapes: N rows (one a target), D width, V items, R rows of a chunk, B items of a block.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CPU_BLOCK_ELEMENTS = 1 << 17  # logits that are used again while they are in a core's cache
+GPU_BLOCK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
+MIN_CHUNK_ROWS = 128
+SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
+
+
+def cross_entropy(
+    hidden_ND: Tensor,
+    table: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy over the whole catalogue that never holds all logits.
+
+    Without weights it equals `F.cross_entropy(hidden_ND @ table[1:].T, targets_N - 1, label_smoothing=...)`. The
+    gradient is formed chunk by chunk in the forward pass, while a chunk's exponentials are at hand.
+
+    Args:
+        hidden_ND, table, targets_N, weights_N: see `glintru_model.training.losses`.
+        label_smoothing: share of a target's probability that all items share evenly.
+    """
+    if weights_N is None:
+        weights_N = _even_weights(hidden_ND)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, table, targets_N, weights_N, label_smoothing)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _even_weights(hidden_ND: Tensor) -> Tensor:
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    return torch.full((len(hidden_ND),), 1 / len(hidden_ND), dtype=wide, device=hidden_ND.device)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """loss = log sum_v exp(l_v) - (1 - s) l_target - s mean_v(l_v), with l = h W^T and smoothing s.
+
+    Only the first term needs all logits; the others are products of h with single rows and with the mean row of W.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, table: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float
+    ) -> Tensor:
+        device = hidden_ND.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
+        with torch.autocast(device, enabled=False):
+            hidden, items_VD = hidden_ND.to(dtype), table[1:].to(dtype)
+            if any(ctx.needs_input_grad[:2]):
+                loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, weights_N, smoothing)
+                ctx.dtypes = hidden_ND.dtype, table.dtype
+            else:
+                loss = _loss_alone(hidden, items_VD, targets_N - 1, weights_N, smoothing)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        (grad_hidden, grad_table), (hidden_dtype, table_dtype) = ctx.grads, ctx.dtypes
+        return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None, None
+
+
+def _loss_and_gradients(
+    hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss and its gradients by hidden_ND and by the table (V + 1, D), in float32 at least."""
+    (rows, dim), num_items = hidden_ND.shape, len(items_VD)
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    weights_N1 = weights_N[:, None].to(wide)
+    grad_hidden_ND = torch.zeros(rows, dim, dtype=wide, device=hidden_ND.device)
+    grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
+    grad_items_VD = grad_table[1:]
+    chunk_rows, block_items = _sizes(hidden_ND, items_VD)
+    item_blocks, grad_blocks = (torch.split(x, block_items) for x in (items_VD, grad_items_VD))
+    log_sums = []
+    for rows_R, shift_R, logits in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
+        hidden_RD, grad_hidden_RD = hidden_ND[rows_R], grad_hidden_ND[rows_R]
+        sum_R = weights_N1.new_zeros(len(hidden_RD))
+        for logits_BR, items_BD in zip(logits, item_blocks, strict=True):
+            exponentials_BR = _exponentials(logits_BR, items_BD, hidden_RD, shift_R)
+            sum_R += exponentials_BR.sum(0, dtype=wide)
+            _add_product(grad_hidden_RD, exponentials_BR.T, items_BD)
+        # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
+        quotient_R1 = weights_N1[rows_R] / sum_R[:, None]
+        grad_hidden_RD *= quotient_R1
+        weighed_RD = (hidden_RD * quotient_R1).to(hidden_ND.dtype)
+        for exponentials_BR, grad_items_BD in zip(reversed(logits), reversed(grad_blocks), strict=True):
+            _add_product(grad_items_BD, exponentials_BR, weighed_RD)  # the last ones are still in the cache
+        log_sums.append(_log_sum(sum_R, shift_R))
+    wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
+    weighed_ND = wide_hidden_ND * weights_N1
+    loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
+    grad_hidden_ND.addcmul_(target_items_ND, weights_N1, value=smoothing - 1)
+    grad_items_VD.index_add_(0, targets_N, weighed_ND, alpha=smoothing - 1)
+    if smoothing:
+        mean_item_D = items_VD.mean(0, dtype=wide)
+        loss_N -= smoothing * (wide_hidden_ND @ mean_item_D)
+        grad_hidden_ND.addcmul_(mean_item_D, weights_N1, value=-smoothing)
+        grad_items_VD.sub_(weighed_ND.sum(0), alpha=smoothing / num_items)
+    return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
+
+
+def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float) -> Tensor:
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+    chunk_rows, block_items = _sizes(hidden_ND, items_VD)
+    item_blocks, log_sums = torch.split(items_VD, block_items), []
+    for rows_R, shift_R, logits in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
+        pairs = zip(logits, item_blocks, strict=True)
+        sums = [_exponentials(*pair, hidden_ND[rows_R], shift_R).sum(0, dtype=wide) for pair in pairs]
+        log_sums.append(_log_sum(torch.stack(sums).sum(0), shift_R))
+    aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
+    loss_N = torch.cat(log_sums) - (hidden_ND * aim_ND).sum(1)
+    return torch.dot(loss_N, weights_N.to(loss_N.dtype))
+
+
+def _sizes(hidden_ND: Tensor, items_VD: Tensor) -> tuple[int, int]:
+    """Return how many rows a chunk has, and how many items a block of its logits."""
+    elements = CPU_BLOCK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_BLOCK_ELEMENTS
+    chunk_rows = min(len(hidden_ND), max(MIN_CHUNK_ROWS, elements // len(items_VD)))
+    return chunk_rows, max(1, elements // chunk_rows)
+
+
+def _chunks(
+    hidden_ND: Tensor, items_VD: Tensor, chunk_rows: int, block_items: int
+) -> Iterator[tuple[slice, Tensor | None, tuple[Tensor, ...]]]:
+    """Yield each chunk's rows, its shifts (R,), and its blocks of logits (B, R): shifted, or still to be computed."""
+    are_small = _are_small(hidden_ND, items_VD)
+    logits_VR, shift_R = hidden_ND.new_empty(len(items_VD), chunk_rows), None
+    blocks = torch.split(logits_VR, block_items)
+    for begin in range(0, len(hidden_ND), chunk_rows):
+        hidden_RD = hidden_ND[begin : begin + chunk_rows]
+        if len(hidden_RD) < chunk_rows:
+            logits_VR = logits_VR[:, : len(hidden_RD)]
+            blocks = torch.split(logits_VR, block_items)
+        if not are_small:
+            shift_R = torch.mm(items_VD, hidden_RD.T, out=logits_VR).amax(0)
+            logits_VR.sub_(shift_R)
+        yield slice(begin, begin + len(hidden_RD)), shift_R, blocks
+
+
+def _exponentials(logits_BR: Tensor, items_BD: Tensor, hidden_RD: Tensor, shift_R: Tensor | None) -> Tensor:
+    if shift_R is None:
+        torch.mm(items_BD, hidden_RD.T, out=logits_BR)
+    return logits_BR.exp_()
+
+
+def _log_sum(sum_R: Tensor, shift_R: Tensor | None) -> Tensor:
+    return sum_R.log() if shift_R is None else sum_R.log() + shift_R
+
+
+def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
+    """Tell whether no logit can be greater than `SMALL_LOGIT`, by the norms; not asked of a GPU, which would wait."""
+    if hidden_ND.device.type != "cpu":
+        return False
+    norms = (torch.linalg.vector_norm(x, dim=1).amax() for x in (hidden_ND, items_VD))
+    return math.prod(map(float, norms)) < SMALL_LOGIT
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == right.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
