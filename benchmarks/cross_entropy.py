@@ -4,7 +4,7 @@
 
 On one CPU thread or on a GPU, where cut-cross-entropy and liger-kernel are measured if they are installed. Random
 hidden vectors, as trained ones are scaled. Prints milliseconds of loss and gradient, on a GPU peak memory beside the
-inputs, and how far the gradient is from float64's on full logits; writes results/cross_entropy_cpu.json or _cuda.json.
+inputs, and how far the gradient is from float64's on full logits; writes benchmarks/results/cross_entropy_*.json.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def main() -> None:
     on_gpu = options.device == "cuda"
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high" if on_gpu else "highest")
-    hardware, rows = describe_machine() | (describe_gpu() if on_gpu else {}), []
-    to_measure = losses()
+    hardware = describe_machine() | (describe_gpu() if on_gpu else {"torch": torch.__version__, "threads": 1})
+    to_measure, rows = losses() | (gpu_losses() if on_gpu else {}), []
     for size in SIZES[options.device]:
         for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
             for name, loss in to_measure.items():
@@ -55,11 +55,16 @@ def main() -> None:
 
 
 def losses() -> dict[str, Loss]:
-    """Return what can be measured here; each takes hidden_ND, table (V + 1, D) with padding first, targets_N 1..V."""
-    found: dict[str, Loss] = {
+    """Return two losses; each takes hidden_ND, table (V + 1, D) with padding first, targets_N 1..V."""
+    return {
         "ours": cross_entropy,
         "full logits": lambda hidden, table, targets: F.cross_entropy(hidden @ table[1:].T, targets - 1),
     }
+
+
+def gpu_losses() -> dict[str, Loss]:
+    """Return those of the libraries that are installed."""
+    found: dict[str, Loss] = {}
     try:
         from cut_cross_entropy import linear_cross_entropy
 

@@ -1,7 +1,7 @@
-"""Cross-entropy over a whole catalogue that never holds all logits.
+"""Cross-entropy over a whole catalogue that holds the logits of a few rows at a time.
 
-Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and the products with
-them follow each other while they are in a core's cache.
+Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and these times the items
+follow each other in a core's cache. The gradient of the items, which needs each row's sum, takes a second pass.
 
 Shapes: N rows (one a target), D width, V items, R rows of a chunk, B items of a block.
 """
@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 CPU_BLOCK_ELEMENTS = 1 << 17  # logits that are used again while they are in a core's cache
 GPU_BLOCK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
-MIN_CHUNK_ROWS = 128
+MIN_CHUNK_ROWS = 128  # V times as many logits are held: 0.5 GB at a million items
+ROWS_MULTIPLE = 16  # of a chunk: rows of logits then begin where vector loads are fast
 SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
 
 
@@ -63,17 +64,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
         with torch.autocast(device, enabled=False):
             hidden, items_VD = hidden_ND.to(dtype), table[1:].to(dtype)
-            if any(ctx.needs_input_grad[:2]):
-                loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, weights_N, smoothing)
-                ctx.dtypes = hidden_ND.dtype, table.dtype
-            else:
-                loss = _loss_alone(hidden, items_VD, targets_N - 1, weights_N, smoothing)
+            loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, weights_N, smoothing)
+            ctx.dtypes = hidden_ND.dtype, table.dtype
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (grad_hidden, grad_table), (hidden_dtype, table_dtype) = ctx.grads, ctx.dtypes
+        ctx.grads = None  # they are changed in place, so a second time would be wrong
         return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None, None
 
 
@@ -90,10 +89,10 @@ def _loss_and_gradients(
     chunk_rows, block_items = _sizes(hidden_ND, items_VD)
     item_blocks, grad_blocks = (torch.split(x, block_items) for x in (items_VD, grad_items_VD))
     log_sums = []
-    for rows_R, shift_R, logits in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
+    for rows_R, shift_R, blocks in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
         hidden_RD, grad_hidden_RD = hidden_ND[rows_R], grad_hidden_ND[rows_R]
         sum_R = weights_N1.new_zeros(len(hidden_RD))
-        for logits_BR, items_BD in zip(logits, item_blocks, strict=True):
+        for logits_BR, items_BD in zip(blocks, item_blocks, strict=True):
             exponentials_BR = _exponentials(logits_BR, items_BD, hidden_RD, shift_R)
             sum_R += exponentials_BR.sum(0, dtype=wide)
             _add_product(grad_hidden_RD, exponentials_BR.T, items_BD)
@@ -101,9 +100,9 @@ def _loss_and_gradients(
         quotient_R1 = weights_N1[rows_R] / sum_R[:, None]
         grad_hidden_RD *= quotient_R1
         weighed_RD = (hidden_RD * quotient_R1).to(hidden_ND.dtype)
-        for exponentials_BR, grad_items_BD in zip(reversed(logits), reversed(grad_blocks), strict=True):
+        for exponentials_BR, grad_items_BD in zip(reversed(blocks), reversed(grad_blocks), strict=True):
             _add_product(grad_items_BD, exponentials_BR, weighed_RD)  # the last ones are still in the cache
-        log_sums.append(_log_sum(sum_R, shift_R))
+        log_sums.append(sum_R.log() if shift_R is None else sum_R.log() + shift_R)
     wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
     weighed_ND = wide_hidden_ND * weights_N1
     loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
@@ -117,23 +116,10 @@ def _loss_and_gradients(
     return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
 
 
-def _loss_alone(hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float) -> Tensor:
-    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
-    chunk_rows, block_items = _sizes(hidden_ND, items_VD)
-    item_blocks, log_sums = torch.split(items_VD, block_items), []
-    for rows_R, shift_R, logits in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
-        pairs = zip(logits, item_blocks, strict=True)
-        sums = [_exponentials(*pair, hidden_ND[rows_R], shift_R).sum(0, dtype=wide) for pair in pairs]
-        log_sums.append(_log_sum(torch.stack(sums).sum(0), shift_R))
-    aim_ND = (1 - smoothing) * items_VD[targets_N] + smoothing * items_VD.mean(0)
-    loss_N = torch.cat(log_sums) - (hidden_ND * aim_ND).sum(1)
-    return torch.dot(loss_N, weights_N.to(loss_N.dtype))
-
-
 def _sizes(hidden_ND: Tensor, items_VD: Tensor) -> tuple[int, int]:
     """Return how many rows a chunk has, and how many items a block of its logits."""
     elements = CPU_BLOCK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_BLOCK_ELEMENTS
-    chunk_rows = min(len(hidden_ND), max(MIN_CHUNK_ROWS, elements // len(items_VD)))
+    chunk_rows = min(len(hidden_ND), max(MIN_CHUNK_ROWS, elements // len(items_VD) // ROWS_MULTIPLE * ROWS_MULTIPLE))
     return chunk_rows, max(1, elements // chunk_rows)
 
 
@@ -156,13 +142,10 @@ def _chunks(
 
 
 def _exponentials(logits_BR: Tensor, items_BD: Tensor, hidden_RD: Tensor, shift_R: Tensor | None) -> Tensor:
-    if shift_R is None:
+    """Turn a block into exp(l - shift), in place."""
+    if shift_R is None:  # else the logits are there
         torch.mm(items_BD, hidden_RD.T, out=logits_BR)
     return logits_BR.exp_()
-
-
-def _log_sum(sum_R: Tensor, shift_R: Tensor | None) -> Tensor:
-    return sum_R.log() if shift_R is None else sum_R.log() + shift_R
 
 
 def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:

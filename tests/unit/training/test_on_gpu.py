@@ -11,6 +11,7 @@ from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.models.layers import GRU
 from glintru_model.models.registry import build_model
+from glintru_model.training import cross_entropy as chunked
 from glintru_model.training.cross_entropy import cross_entropy
 from glintru_model.training.distributed import SingleProcess
 from glintru_model.training.losses import build_loss
@@ -49,6 +50,21 @@ def loss_of(model, item_ids, lengths, targets):
     rows, positions = (torch.arange(item_ids.shape[1]).to(lengths) < lengths[:, None]).nonzero(as_tuple=True)
     hidden = model.prefixes(item_ids, lengths)[rows, positions]
     return cross_entropy(hidden, model.item_embedding.weight, targets[rows, positions], label_smoothing=0.1)
+
+
+def test_cross_entropy_in_chunks_and_blocks_is_that_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(chunked, "GPU_BLOCK_ELEMENTS", 1_000)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 48)  # the last of the chunks has 8 rows; blocks of 20 items
+    torch.manual_seed(0)
+    exact = [tensor.double().requires_grad_() for tensor in (torch.randn(200, 32), torch.randn(NUM_ITEMS + 1, 32))]
+    found = [tensor.detach().float().cuda().requires_grad_() for tensor in exact]
+    targets = torch.randint(1, NUM_ITEMS + 1, (200,))
+    exact_loss, found_loss = cross_entropy(*exact, targets), cross_entropy(*found, targets.cuda())
+    assert found_loss.item() == pytest.approx(exact_loss.item(), rel=1e-4)
+    for ours, expected in zip(
+        torch.autograd.grad(found_loss, found), torch.autograd.grad(exact_loss, exact), strict=True
+    ):
+        assert relative_error(ours, expected) < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
