@@ -91,15 +91,12 @@ class SequentialRecommender(nn.Module):
                 "expected (B, L) and (B,) with B and L at least 1"
             )
         length = item_ids_BL.shape[1]
-        is_item_BL = padding_mask(lengths_B, length)
-        lengths_fit = ((lengths_B >= 1) & (lengths_B <= length)).all()
-        if lengths_fit & ((item_ids_BL >= is_item_BL) & (item_ids_BL <= self.num_items)).all():
-            return  # after one wait for a GPU; each bound that a message names is another
-        shortest, longest = (int(bound) for bound in lengths_B.aminmax())
+        items_BL = item_ids_BL.masked_fill(~padding_mask(lengths_B, length), 1)
+        padded_BL = item_ids_BL.masked_fill(item_ids_BL == PADDING_ID, 1)  # padding need not be 0, but has to be known
+        shortest, longest, *bounds = _bounds(lengths_B, items_BL, padded_BL)
         if shortest < 1 or longest > length:
             raise DataError(f"history length {shortest if shortest < 1 else longest}, allowed: 1..{length}")
-        refuse_unknown_items(item_ids_BL.masked_fill(~is_item_BL, 1), self.num_items)
-        refuse_unknown_items(item_ids_BL.masked_fill(item_ids_BL == PADDING_ID, 1), self.num_items)
+        _refuse_unknown(bounds, self.num_items)
 
 
 def at_newest(x_LBD: Tensor, lengths_B: Tensor, back: int = 0) -> Tensor:
@@ -115,6 +112,16 @@ def padding_mask(lengths_B: Tensor, length: int) -> Tensor:
 
 def refuse_unknown_items(item_ids: Tensor, num_items: int) -> None:
     """Raise DataError where an index is not one of 1..num_items."""
-    smallest, largest = torch.stack(item_ids.aminmax()).tolist()
-    if smallest < 1 or largest > num_items:
-        raise DataError(f"item index {smallest if smallest < 1 else largest}, allowed: 1..{num_items}")
+    _refuse_unknown(_bounds(item_ids), num_items)
+
+
+def _refuse_unknown(item_ids: list[int], num_items: int) -> None:
+    for item_id in item_ids:
+        if not 1 <= item_id <= num_items:
+            raise DataError(f"item index {item_id}, allowed: 1..{num_items}")
+
+
+def _bounds(*tensors: Tensor) -> list[int]:
+    """Return the smallest and the largest of each tensor, with one wait for a GPU."""
+    bounds: list[int] = torch.stack([bound for tensor in tensors for bound in tensor.aminmax()]).tolist()
+    return bounds
