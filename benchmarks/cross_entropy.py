@@ -46,7 +46,7 @@ def main() -> None:
     hardware = describe_machine() | (describe_gpu() if on_gpu else {"torch": torch.__version__, "threads": 1})
     to_measure, rows = losses() | (gpu_losses() if on_gpu else {}), []
     for size in SIZES[options.device]:
-        for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
+        for dtype in (torch.float32, torch.bfloat16):
             for name, loss in to_measure.items():
                 row = {"targets": size[0], "dim": size[1], "items": size[2], "dtype": str(dtype)[6:], "loss": name}
                 rows.append(row | _measured(loss, size, dtype, options.device))

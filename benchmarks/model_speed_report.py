@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.own_training import BFLOAT16
 from glintru_model.html import Page, format_number
 from pipelines.summary import text_table
 
-OWN = {"sasrec": "SASRec", "glintru": "GLINT-RU causal", "glintru-paper": "GLINT-RU paper"}
+OWN = {
+    "sasrec": "SASRec",
+    "sasrec" + BFLOAT16: "SASRec, bfloat16",
+    "glintru": "GLINT-RU causal",
+    "glintru" + BFLOAT16: "GLINT-RU causal, bfloat16",
+    "glintru-paper": "GLINT-RU paper",
+}
 PEERS = {"rectools-sasrec": "RecTools SASRec", "recbole-sasrec": "RecBole SASRec", "recbole-gru4rec": "RecBole GRU4Rec"}
 NAMES = OWN | PEERS
 
@@ -65,7 +72,11 @@ TARGETS = (
     Target("targets_per_second", "sasrec", "rectools-sasrec", {200: 5, 50: 20}),
     Target("targets_per_second", "sasrec", "recbole-sasrec", {200: 300}),
     Target("targets_per_second", "glintru", "rectools-sasrec", {200: 5, 50: 5}),
-    *(Target("share_of_matrix_rate", model, "", {200: 0.5, 50: 0.5}) for model in ("sasrec", "glintru")),
+    *(
+        Target("share_of_matrix_rate", model + precision, "", {200: 0.5, 50: 0.5})
+        for model in ("sasrec", "glintru")
+        for precision in ("", BFLOAT16)
+    ),
     *(Target("peak_gb", model, "", {200: 1.5, 50: 1.5}, at_most=True) for model in ("sasrec", "glintru")),
     *(
         Target("users_per_second", model, peer, {200: 2, 50: 2})
@@ -198,8 +209,13 @@ def _bars(title: str, key: str, runs: Runs, *, is_log: bool = False) -> dict[str
     return {"data": [bars], "layout": layout}
 
 
+def _dash(name: str) -> str:
+    return "dot" if name in PEERS else "dash" if name.endswith(BFLOAT16) else "solid"
+
+
 def _curves(runs: Runs, goal: float) -> dict[str, Any]:
-    colours = {name: f"var(--series-{number})" for number, name in enumerate(NAMES, start=1)}
+    in_float32 = [name for name in NAMES if not name.endswith(BFLOAT16)]
+    colours = {name: f"var(--series-{number})" for number, name in enumerate(in_float32, start=1)}
     lines = [
         {
             "type": "scatter",
@@ -207,7 +223,7 @@ def _curves(runs: Runs, goal: float) -> dict[str, Any]:
             "name": NAMES[name],
             "x": [seconds for seconds, _ in run["curve"]],
             "y": [value for _, value in run["curve"]],
-            "line": {"color": colours[name], "dash": "solid" if name in OWN else "dot"},
+            "line": {"color": colours[name.removesuffix(BFLOAT16)], "dash": _dash(name)},
         }
         for name, run in runs.items()
     ]

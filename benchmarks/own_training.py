@@ -2,8 +2,9 @@
 
     python -m benchmarks.own_training MODEL SEQUENCES MAX_SEQ_LEN SECONDS [--device cuda]
 
-MODEL is glintru, glintru-paper or sasrec. It trains on the folder of sequences for SECONDS, inside an epoch too, at
-width 64 with default settings; the epochs' weights are validated afterwards. Prints one line of JSON.
+MODEL is glintru, glintru-paper or sasrec, or one of them with -bfloat16 for that precision. It trains on the folder of
+sequences for SECONDS, inside an epoch too, at width 64 with default settings; the epochs' weights are validated
+afterwards. Prints one line of JSON.
 """
 
 import argparse
@@ -32,7 +33,9 @@ from glintru_model.models.base import SequentialRecommender
 from glintru_model.models.scorer import ModelScorer
 from glintru_model.training.trainer import EpochResult, train
 
+MODELS = ("glintru", "glintru-paper", "sasrec")
 WIDTH = 64
+BFLOAT16 = "-bfloat16"  # ends the name of a model that trains in that precision
 SCORE_BATCH_SIZE = 256
 _MATRIX = 2048
 
@@ -58,10 +61,18 @@ def _wait_for(device: str) -> None:
 def recommender(name: str, max_seq_len: int, seconds: float, device: str) -> GlintruRecommender | SasrecRecommender:
     """Return the default settings at the benchmark's width."""
     sizes: dict[str, Any] = {"embedding_dim": WIDTH, "max_seq_len": max_seq_len}
-    training = TrainingConfig(max_seconds=seconds, max_epochs=10_000, patience=10_000, device=device, num_threads=1)
-    if name == "sasrec":
+    training = TrainingConfig(
+        max_seconds=seconds,
+        max_epochs=10_000,
+        patience=10_000,
+        device=device,
+        precision="bfloat16" if name.endswith(BFLOAT16) else "float32",
+        num_threads=1,
+    )
+    model = name.removesuffix(BFLOAT16)
+    if model == "sasrec":
         return SasrecRecommender(architecture=SasrecConfig(**sizes), training=training)
-    sizes["variant"] = "paper" if name == "glintru-paper" else "causal"
+    sizes["variant"] = "paper" if model == "glintru-paper" else "causal"
     return GlintruRecommender(architecture=GlintruConfig(**sizes), training=training)
 
 
@@ -144,7 +155,7 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
 def main() -> None:
     """Run one model on one log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=["glintru", "glintru-paper", "sasrec"])
+    parser.add_argument("model", choices=[model + end for model in MODELS for end in ("", BFLOAT16)])
     parser.add_argument("sequences", type=Path)
     parser.add_argument("max_seq_len", type=int)
     parser.add_argument("seconds", type=float)

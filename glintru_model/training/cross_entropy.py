@@ -3,7 +3,7 @@
 Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and these times the items
 follow each other in a core's cache. The gradient of the items, which needs each row's sum, takes a second pass.
 
-Shapes: N rows (one a target), D width, V items, R rows of a chunk, B items of a block.
+Shapes: N rows (one a target), D width, S = D + 1, V items, R rows of a chunk, B items of a block.
 """
 
 import math
@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CPU_BLOCK_ELEMENTS = 1 << 17  # logits that are used again while they are in a core's cache
-GPU_BLOCK_ELEMENTS = 1 << 27  # a fraction of a GPU's memory
-MIN_CHUNK_ROWS = 128  # V times as many logits are held: 0.5 GB at a million items
-ROWS_MULTIPLE = 16  # of a chunk: rows of logits then begin where vector loads are fast
+CPU_BLOCK_BYTES = 1 << 20  # logits that are used again while they are in a core's cache
+GPU_BLOCK_BYTES = 1 << 29  # a fraction of a GPU's memory
+MIN_CHUNK_BYTES = 512  # an item's logits of a chunk, which are all held: 0.5 GB at a million items
+ROWS_MULTIPLE = 64  # rows are filled up to it: oneDNN keeps code, for good, for each shape of a bfloat16 product
 SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
 
 
@@ -62,10 +63,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden_ND.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
+        rows = len(hidden_ND)
+        fill = -rows % ROWS_MULTIPLE
         with torch.autocast(device, enabled=False):
-            hidden, items_VD = hidden_ND.to(dtype), table[1:].to(dtype)
-            loss, *ctx.grads = _loss_and_gradients(hidden, items_VD, targets_N - 1, weights_N, smoothing)
-            ctx.dtypes = hidden_ND.dtype, table.dtype
+            hidden, items_VD = F.pad(hidden_ND.to(dtype), (0, 0, 0, fill)), table[1:].to(dtype)
+            targets, weights = F.pad(targets_N - 1, (0, fill)), F.pad(weights_N, (0, fill))
+            loss, grad_hidden, grad_table = _loss_and_gradients(hidden, items_VD, targets, weights, smoothing)
+        ctx.grads, ctx.dtypes = (grad_hidden[:rows], grad_table), (hidden_ND.dtype, table.dtype)
         return loss
 
     @staticmethod
@@ -83,26 +87,26 @@ def _loss_and_gradients(
     (rows, dim), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
     weights_N1 = weights_N[:, None].to(wide)
-    grad_hidden_ND = torch.zeros(rows, dim, dtype=wide, device=hidden_ND.device)
+    grad_hidden_ND = torch.empty(rows, dim, dtype=wide, device=hidden_ND.device)
     grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
     grad_items_VD = grad_table[1:]
     chunk_rows, block_items = _sizes(hidden_ND, items_VD)
     item_blocks, grad_blocks = (torch.split(x, block_items) for x in (items_VD, grad_items_VD))
+    summing_blocks = torch.split(_with_ones(items_VD), block_items, dim=1)
     log_sums = []
     for rows_R, shift_R, blocks in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
-        hidden_RD, grad_hidden_RD = hidden_ND[rows_R], grad_hidden_ND[rows_R]
-        sum_R = weights_N1.new_zeros(len(hidden_RD))
-        for logits_BR, items_BD in zip(blocks, item_blocks, strict=True):
-            exponentials_BR = _exponentials(logits_BR, items_BD, hidden_RD, shift_R)
-            sum_R += exponentials_BR.sum(0, dtype=wide)
-            _add_product(grad_hidden_RD, exponentials_BR.T, items_BD)
+        hidden_RD = hidden_ND[rows_R]
+        sums_SR = grad_table.new_zeros(dim + 1, len(hidden_RD))
+        for logits_BR, items_BD, summing_SB in zip(blocks, item_blocks, summing_blocks, strict=True):
+            _add_product(sums_SR, summing_SB, _exponentials(logits_BR, items_BD, hidden_RD, shift_R))
         # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
-        quotient_R1 = weights_N1[rows_R] / sum_R[:, None]
-        grad_hidden_RD *= quotient_R1
+        quotient_R1 = weights_N1[rows_R] / sums_SR[dim, :, None]
+        torch.mul(sums_SR[:dim].T, quotient_R1, out=grad_hidden_ND[rows_R])
         weighed_RD = (hidden_RD * quotient_R1).to(hidden_ND.dtype)
         for exponentials_BR, grad_items_BD in zip(reversed(blocks), reversed(grad_blocks), strict=True):
             _add_product(grad_items_BD, exponentials_BR, weighed_RD)  # the last ones are still in the cache
-        log_sums.append(sum_R.log() if shift_R is None else sum_R.log() + shift_R)
+        log_sum_R = sums_SR[dim].log()
+        log_sums.append(log_sum_R if shift_R is None else log_sum_R + shift_R)
     wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
     weighed_ND = wide_hidden_ND * weights_N1
     loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
@@ -116,11 +120,21 @@ def _loss_and_gradients(
     return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
 
 
+def _with_ones(items_VD: Tensor) -> Tensor:
+    """Return the items as columns over a row of ones, (S, V): its product with exponentials ends in their sum."""
+    num_items, dim = items_VD.shape
+    with_ones_SV = items_VD.new_ones(dim + 1, num_items)
+    with_ones_SV[:dim] = items_VD.T
+    return with_ones_SV
+
+
 def _sizes(hidden_ND: Tensor, items_VD: Tensor) -> tuple[int, int]:
     """Return how many rows a chunk has, and how many items a block of its logits."""
-    elements = CPU_BLOCK_ELEMENTS if hidden_ND.device.type == "cpu" else GPU_BLOCK_ELEMENTS
-    chunk_rows = min(len(hidden_ND), max(MIN_CHUNK_ROWS, elements // len(items_VD) // ROWS_MULTIPLE * ROWS_MULTIPLE))
-    return chunk_rows, max(1, elements // chunk_rows)
+    elements = (CPU_BLOCK_BYTES if hidden_ND.device.type == "cpu" else GPU_BLOCK_BYTES) // hidden_ND.itemsize
+    fewest = MIN_CHUNK_BYTES // hidden_ND.itemsize
+    chunk_rows = min(len(hidden_ND), max(fewest, elements // len(items_VD) // ROWS_MULTIPLE * ROWS_MULTIPLE))
+    blocks = -(-len(items_VD) * chunk_rows // elements)
+    return chunk_rows, -(-len(items_VD) // blocks)
 
 
 def _chunks(

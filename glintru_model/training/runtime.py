@@ -18,7 +18,7 @@ class Runtime:
 
     Attributes:
         device: where the model and the training set lie.
-        precision: type of the matrix products; weights are float32.
+        precision: type of the matrix products, on a CPU of the loss's alone; weights are float32.
         num_threads: CPU threads, 0 for torch's own choice.
     """
 
@@ -44,9 +44,16 @@ class Runtime:
                 torch.set_num_threads(threads)
                 torch.set_float32_matmul_precision(matmul_precision)
 
-    def autocast(self) -> torch.autocast:
-        """Return a context in which matrix products run in `precision`."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+    def model_autocast(self) -> torch.autocast:
+        """Return a context for the model's layers: on a CPU, where their products are small, bfloat16 does not pay."""
+        return self._autocast(self.device.type != "cpu")
+
+    def loss_autocast(self) -> torch.autocast:
+        """Return a context in which the loss's matrix products run in `precision`."""
+        return self._autocast(True)
+
+    def _autocast(self, applies: bool) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=applies and self.precision != torch.float32)
 
     def peak_memory_bytes(self) -> int:
         """Return the most memory held so far: tensors on a GPU, else the whole process."""

@@ -216,13 +216,14 @@ class _Training:
         return float(value)
 
     def _loss(self, batch: Batch) -> Tensor:
-        with self.runtime.autocast():
+        with self.runtime.model_autocast():
             if self.model.trains_every_position:
                 places_N = batch.rows * batch.item_ids.shape[1] + batch.positions
                 # select, not index, whose gradient sorts the places first
                 hidden_ND = self.model.prefixes(batch.item_ids, batch.lengths).flatten(0, 1).index_select(0, places_N)
             else:
                 hidden_ND = self.model.newest(batch.item_ids, batch.lengths)
+        with self.runtime.loss_autocast():
             return self.loss(hidden_ND, self.model.item_embedding.weight, batch.targets, batch.weights)
 
     def _remember(self, result: EpochResult) -> None:

@@ -30,8 +30,8 @@ def full(hidden, table, targets, smoothing=0.0):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunked, "CPU_BLOCK_ELEMENTS", 64)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 1)
+    monkeypatch.setattr(chunked, "CPU_BLOCK_BYTES", 64 * 8)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 8)
 
 
 @settings(max_examples=50, deadline=None)
@@ -45,8 +45,8 @@ def small_chunks(monkeypatch):
 )
 def test_cross_entropy_equals_torch_forward_and_backward(rows, num_items, smoothing, block_elements, min_rows, scale):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, "CPU_BLOCK_ELEMENTS", block_elements)
-        patch.setattr(chunked, "MIN_CHUNK_ROWS", min_rows)
+        patch.setattr(chunked, "CPU_BLOCK_BYTES", block_elements * 8)
+        patch.setattr(chunked, "MIN_CHUNK_BYTES", min_rows * 8)
         hidden, table, targets = problem(rows, num_items, scale=scale)
         ours, torchs = (
             cross_entropy(hidden, table, targets, label_smoothing=smoothing),
@@ -92,7 +92,7 @@ def test_cross_entropy_never_holds_all_logits(small_chunks):
     hidden, table, targets = problem(300, 50)
     with Largest() as largest:
         cross_entropy(hidden, table, targets).backward()
-    assert largest.elements == 300 * 6  # the hidden rows; all logits would be 300 * 50
+    assert largest.elements == 320 * 6  # the hidden rows, filled up; all logits would be 300 * 50
 
 
 def test_a_second_backward_is_refused_as_it_would_be_wrong():
@@ -104,8 +104,8 @@ def test_a_second_backward_is_refused_as_it_would_be_wrong():
 
 
 def test_cross_entropy_in_bfloat16_stays_near_and_returns_the_inputs_types(monkeypatch):
-    monkeypatch.setattr(chunked, "CPU_BLOCK_ELEMENTS", 200)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 16)  # chunks of 16 rows, the last of 8, in blocks of 12 items
+    monkeypatch.setattr(chunked, "CPU_BLOCK_BYTES", 200 * 2)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 16 * 2)  # chunks of 16 rows in blocks of 10 items
     hidden, table, targets = problem(200, 40, dtype=torch.float32)
     exact = full(hidden, table, targets)
     with torch.autocast("cpu", torch.bfloat16):
@@ -116,6 +116,22 @@ def test_cross_entropy_in_bfloat16_stays_near_and_returns_the_inputs_types(monke
     assert ours.item() == pytest.approx(exact.item(), rel=5e-3)
     for ours_grad, exact_grad in zip(gradients, torch.autograd.grad(exact, (hidden, table)), strict=True):
         assert F.cosine_similarity(ours_grad.flatten(), exact_grad.flatten(), 0) > 0.999
+
+
+def test_cross_entropy_has_few_shapes_of_products_whatever_the_number_of_rows():
+    shapes = set()
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_):
+                shapes.add(tuple(tuple(argument.shape) for argument in args))
+            return function(*args, **(kwargs or {}))
+
+    for rows in range(600, 897):
+        hidden, table, targets = problem(rows, 40, dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16), Products():
+            cross_entropy(hidden, table, targets)
+    assert len(shapes) == 3 * 5  # logits, and both factors' gradients, of 640, 704, ... 896 rows
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "sampled_softmax", "gbce", "bce"])

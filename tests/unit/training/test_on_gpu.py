@@ -53,8 +53,8 @@ def loss_of(model, item_ids, lengths, targets):
 
 
 def test_cross_entropy_in_chunks_and_blocks_is_that_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(chunked, "GPU_BLOCK_ELEMENTS", 1_000)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 48)  # the last of the chunks has 8 rows; blocks of 20 items
+    monkeypatch.setattr(chunked, "GPU_BLOCK_BYTES", 1_000 * 4)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 48 * 4)  # the last chunk has 16 rows; up to 20 items a block
     torch.manual_seed(0)
     exact = [tensor.double().requires_grad_() for tensor in (torch.randn(200, 32), torch.randn(NUM_ITEMS + 1, 32))]
     found = [tensor.detach().float().cuda().requires_grad_() for tensor in exact]

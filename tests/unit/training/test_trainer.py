@@ -13,6 +13,7 @@ from glintru_model.config import (
 )
 from glintru_model.errors import ConfigError, DataError, TrainingError
 from glintru_model.training import trainer
+from glintru_model.training.cross_entropy import cross_entropy
 from glintru_model.training.distributed import SingleProcess
 from glintru_model.training.optimizer import build_optimizer, learning_rate
 from glintru_model.training.trainer import train
@@ -224,6 +225,27 @@ def test_bfloat16_trains_close_to_float32(dataset, monkeypatch, name):
         losses.append(result.history[-1].train_loss)
         assert model.item_embedding.weight.dtype == torch.float32
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_bfloat16_is_of_the_loss_alone_on_a_cpu(dataset, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    of_layers, of_losses = set(), set()
+
+    def note(layer, inputs, output):
+        if isinstance(layer, torch.nn.Linear):
+            of_layers.add(output.dtype)
+
+    def noting_loss(*arguments):
+        of_losses.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        return cross_entropy(*arguments)
+
+    monkeypatch.setattr(trainer, "build_loss", lambda *settings: noting_loss)
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        train(recommender(precision="bfloat16"), dataset, validate=Script(*[0.1] * 4))
+    finally:
+        handle.remove()
+    assert (of_layers, of_losses) == ({torch.float32}, {torch.bfloat16})
 
 
 def test_a_missing_gpu_is_refused(dataset, monkeypatch):
