@@ -94,8 +94,8 @@ class SasrecConfig(ArchitectureConfig):
 class TrainingConfig(Frozen):
     """Optimisation. `num_threads` 0 keeps torch's own choice; `max_seconds` 0 sets no time limit.
 
-    `precision` is that of the matrix products: on a GPU of all, on a CPU, where the layers' own are too small for
-    bfloat16 to pay, of the loss's.
+    `precision` is that of the matrix products: of all on a GPU; on a CPU, where the layers' are too small for bfloat16
+    to pay, of cross-entropy's alone.
     `ema_decay` above 0 validates and keeps a moving average of the weights, so much of which stays at each step.
     `num_processes` of one machine share each batch in the final training; 0 takes one for each GPU that `device` allows
     (`auto` and `cuda` all, `cuda:1` that one), and one on the CPU. `batch_size` is that of all of them together.

@@ -17,8 +17,9 @@ from torch.autograd.function import once_differentiable
 
 CPU_BLOCK_BYTES = 1 << 20  # logits that are used again while they are in a core's cache
 GPU_BLOCK_BYTES = 1 << 29  # a fraction of a GPU's memory
-MIN_CHUNK_BYTES = 512  # an item's logits of a chunk, which are all held: 0.5 GB at a million items
-ROWS_MULTIPLE = 64  # rows are filled up to it: oneDNN keeps code, for good, for each shape of a bfloat16 product
+MIN_CHUNK_BYTES = 512  # of logits to an item: a chunk's are all held, 0.5 GB at a million items
+ROWS_MULTIPLE = 64
+COLUMNS_MULTIPLE = 8  # of items: a GPU's products are faster where lines of a matrix begin at 16 bytes
 SMALL_LOGIT = 60.0  # exp needs no shift: neither it, nor a sum of millions, nor their inverse leaves float32
 
 
@@ -64,7 +65,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden_ND.dtype
         rows = len(hidden_ND)
-        fill = -rows % ROWS_MULTIPLE
+        fill = -rows % ROWS_MULTIPLE if _wants_full_rows(device, dtype) else 0
         with torch.autocast(device, enabled=False):
             hidden, items_VD = F.pad(hidden_ND.to(dtype), (0, 0, 0, fill)), table[1:].to(dtype)
             targets, weights = F.pad(targets_N - 1, (0, fill)), F.pad(weights_N, (0, fill))
@@ -78,6 +79,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         (grad_hidden, grad_table), (hidden_dtype, table_dtype) = ctx.grads, ctx.dtypes
         ctx.grads = None  # they are changed in place, so a second time would be wrong
         return grad_hidden.mul_(grad).to(hidden_dtype), grad_table.mul_(grad).to(table_dtype), None, None, None
+
+
+def _wants_full_rows(device: str, dtype: torch.dtype) -> bool:
+    """Tell whether rows are filled up with zeros to their multiple.
+
+    oneDNN keeps code, for good, for each shape of a product in half precision; a GPU's products want aligned lines.
+    """
+    return device != "cpu" or dtype.itemsize < torch.float32.itemsize
 
 
 def _loss_and_gradients(
@@ -123,7 +132,7 @@ def _loss_and_gradients(
 def _with_ones(items_VD: Tensor) -> Tensor:
     """Return the items as columns over a row of ones, (S, V): its product with exponentials ends in their sum."""
     num_items, dim = items_VD.shape
-    with_ones_SV = items_VD.new_ones(dim + 1, num_items)
+    with_ones_SV = items_VD.new_ones(dim + 1, _up_to_multiple(num_items, COLUMNS_MULTIPLE))[:, :num_items]
     with_ones_SV[:dim] = items_VD.T
     return with_ones_SV
 
@@ -134,7 +143,11 @@ def _sizes(hidden_ND: Tensor, items_VD: Tensor) -> tuple[int, int]:
     fewest = MIN_CHUNK_BYTES // hidden_ND.itemsize
     chunk_rows = min(len(hidden_ND), max(fewest, elements // len(items_VD) // ROWS_MULTIPLE * ROWS_MULTIPLE))
     blocks = -(-len(items_VD) * chunk_rows // elements)
-    return chunk_rows, -(-len(items_VD) // blocks)
+    return chunk_rows, _up_to_multiple(-(-len(items_VD) // blocks), COLUMNS_MULTIPLE)
+
+
+def _up_to_multiple(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _chunks(
@@ -171,6 +184,7 @@ def _are_small(hidden_ND: Tensor, items_VD: Tensor) -> bool:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add a product; in half precision it, and with it a block's sums of exponentials, is rounded once."""
     if total.dtype == right.dtype:
         total.addmm_(left, right)
     else:

@@ -18,7 +18,7 @@ class Runtime:
 
     Attributes:
         device: where the model and the training set lie.
-        precision: type of the matrix products, on a CPU of the loss's alone; weights are float32.
+        precision: type of the matrix products, on a CPU of cross-entropy's alone; weights are float32.
         num_threads: CPU threads, 0 for torch's own choice.
     """
 
@@ -66,7 +66,7 @@ def resolve_runtime(config: TrainingConfig) -> Runtime:
     """Choose the device and check that it can do what is asked.
 
     Raises:
-        ConfigError: the device does not exist, or has no bfloat16.
+        ConfigError: the device does not exist, or has no bfloat16 for this loss.
     """
     name = config.device
     if name == "auto":
@@ -81,6 +81,11 @@ def resolve_runtime(config: TrainingConfig) -> Runtime:
         raise ConfigError(f"training.device {name!r}: found {count} CUDA devices, allowed: auto, cpu")
     if config.precision == "bfloat16" and not _has_bfloat16(device):
         raise ConfigError(f"training.precision 'bfloat16': {name} has no support for it, allowed: float32")
+    if config.precision == "bfloat16" and device.type == "cpu" and config.loss != "cross_entropy":
+        raise ConfigError(
+            f"training.precision 'bfloat16': on {name} it is of loss cross_entropy alone, found {config.loss}, "
+            "allowed: float32"
+        )
     precision = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     num_threads = config.num_threads
     if device.type == "cpu" and processes_on_node() > 1 and not num_threads:

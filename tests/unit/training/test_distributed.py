@@ -160,7 +160,7 @@ def test_two_processes_reach_the_curve_of_one(tmp_path):
         {"config": settings(name, label_smoothing=0.1, gradient_clip_norm=0.5, weight_decay=0.1), "values": [0.1] * 4}
         for name in ("sasrec", "glintru")
     ]
-    jobs.append({"config": settings(batch_size=1), "values": [0.1] * 4})  # a share is often empty
+    jobs.append({"config": settings(batch_size=1, learning_rate=1e-3), "values": [0.1] * 4})  # a share is often empty
     jobs.append({"config": settings(max_seconds=1e-6), "values": [0.1]})  # ends after its first batch
     jobs.append({"config": {**jobs[0]["config"], "training": {**jobs[0]["config"]["training"], "seed": 1}}})
     jobs[-1]["values"] = [0.1] * 4

@@ -216,6 +216,13 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(dataset, monkeypatch):
         train(recommender(precision="bfloat16"), dataset, validate=Script(0.1))
 
 
+def test_bfloat16_is_refused_on_a_cpu_to_losses_that_do_not_gain(dataset, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    message = r"'bfloat16': on cpu it is of loss cross_entropy alone, found gbce, allowed: float32"
+    with pytest.raises(ConfigError, match=message):
+        train(recommender(precision="bfloat16", loss="gbce"), dataset, validate=Script(0.1))
+
+
 @pytest.mark.parametrize("name", ["sasrec", "glintru"])
 def test_bfloat16_trains_close_to_float32(dataset, monkeypatch, name):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # emulated elsewhere
