@@ -23,7 +23,7 @@ from glintru_model.config_io import load_pipeline_config
 from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.data.sequences import SequenceDataset, load_sequences
 from glintru_model.files import write_json
-from glintru_model.models import layers
+from glintru_model.models import gru
 from glintru_model.models.registry import build_model
 from glintru_model.progress import say
 from glintru_model.training.cross_entropy import cross_entropy
@@ -88,7 +88,7 @@ def _variants(
         if with_compile:
             found.append(settings | {"variant": "torch.compile"} | _compiled(step, first))
     if recommender.name == "glintru":
-        with patch.object(layers, "_has_kernels", lambda device: False):
+        with patch.object(gru, "_has_kernels", lambda device: False):
             step = Step(recommender, num_items, torch.float32)
             found.append({"precision": "float32", "variant": "GRU by cuDNN"} | _over(step, first))
     return found

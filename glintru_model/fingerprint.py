@@ -11,7 +11,7 @@ def package_fingerprint() -> str:
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
-        if path.suffix in {".py", ".j2"}:
+        if path.suffix in {".py", ".j2", ".c", ".h"}:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 CPU_CHUNK = 32  # whose products stay in a cache
 GPU_CHUNK = 128  # fewer and larger kernels
-_EPSILON = 1e-12
+UNIT_EPSILON = 1e-12
 
 
 def unit_norm(x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class _UnitNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = x.square().sum(-1, keepdim=True).add_(_EPSILON).rsqrt_()
+        inverse = x.square().sum(-1, keepdim=True).add_(UNIT_EPSILON).rsqrt_()
         normed = x * inverse
         ctx.save_for_backward(normed, inverse)
         return normed

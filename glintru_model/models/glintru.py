@@ -26,7 +26,7 @@ from glintru_model.models.base import (
 )
 from glintru_model.models.glintru_by_item import newest_of_experts
 from glintru_model.models.glintru_experts import NORM_EPSILON, BlockState, LinearAttention, SelectiveGRU
-from glintru_model.models.layers import Dropout, linear
+from glintru_model.models.layers import Dropout, gelu_gate, linear, mixed_gelu_gate
 
 State = tuple[BlockState, ...]
 
@@ -76,11 +76,10 @@ class GlintruBlock(nn.Module):
         return self._mixed(x_BD, recurrent_BD, attended_BD), state
 
     def _mixed(self, x: Tensor, recurrent: Tensor, attended: Tensor) -> Tensor:
-        weights = self.expert_weights.softmax(0)
-        mixed = (weights[0] * recurrent + weights[1] * attended) * F.gelu(self.data_gate(x))
-        hidden = self.norm(self.dropout(self.mixed_output(mixed)) + x)
-        value, gate = self.mlp_value_gate(hidden).chunk(2, dim=-1)
-        out: Tensor = self.norm(self.dropout(self.mlp_output(value * F.gelu(gate))) + hidden)
+        mixed = mixed_gelu_gate(recurrent, attended, self.expert_weights.softmax(0), self.data_gate(x))
+        hidden = self.norm(self.dropout(self.mixed_output(mixed), x))
+        gated = gelu_gate(self.mlp_value_gate(hidden))
+        out: Tensor = self.norm(self.dropout(self.mlp_output(gated), hidden))
         return out
 
 

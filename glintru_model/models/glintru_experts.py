@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from glintru_model.config import GlintruConfig
 from glintru_model.models.attention import (
+    UNIT_EPSILON,
     causal_linear_attention,
     linear_attention,
     linear_attention_newest,
@@ -18,7 +19,10 @@ from glintru_model.models.attention import (
     unit_norm,
 )
 from glintru_model.models.base import at_newest
-from glintru_model.models.layers import GRU, Dropout, TemporalConv, at_least_float32, linear
+from glintru_model.models.cpu_kernels import attention as cpu_attention
+from glintru_model.models.cpu_kernels.library import can_run
+from glintru_model.models.gru import GRU
+from glintru_model.models.layers import Dropout, TemporalConv, at_least_float32, linear
 
 NORM_EPSILON = 1e-8
 ALL_THREE, QUERY, KEY_AND_VALUE = slice(0, 3), slice(0, 1), slice(1, 3)
@@ -124,6 +128,9 @@ class LinearAttention(nn.Module):
 
     def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None, *, causal: bool) -> Tensor:
         """Return (L, B, D)."""
+        if causal and mask_LB1 is None and can_run(x_LBD, self.heads[1]):
+            projected_LB3HK = self.query_key_value(x_LBD).unflatten(-1, (3, *self.heads))
+            return self.added(x_LBD, cpu_attention.causal_linear_attention(projected_LB3HK, UNIT_EPSILON).flatten(2))
         q, k, v = (x.permute(1, 2, 0, 3) for x in self.project(x_LBD))  # (B, H, L, K)
         if mask_LB1 is not None:
             k = k * mask_LB1.permute(1, 2, 0)[..., None]
@@ -156,7 +163,7 @@ class LinearAttention(nn.Module):
 
     def added(self, x: Tensor, attended: Tensor) -> Tensor:
         """Project what the heads read, add it to the input and normalise, (..., D)."""
-        added: Tensor = self.norm(self.dropout(self.output(attended)) + x)
+        added: Tensor = self.norm(self.dropout(self.output(attended), x))
         return added
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from glintru_model.config import SasrecConfig
 from glintru_model.errors import DataError
 from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender, at_newest, padding_mask
+from glintru_model.models.cpu_kernels.attention import causal_softmax_attention
+from glintru_model.models.cpu_kernels.library import can_run
 from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8
@@ -38,7 +40,10 @@ class SasrecBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return (B, L, D)."""
-        q, k, v = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads)).unbind(-3)
+        qkv_BL3HK = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads))
+        if can_run(qkv_BL3HK, self.heads[1]):
+            return self._transformed(x_BLD, causal_softmax_attention(qkv_BL3HK).flatten(2))
+        q, k, v = qkv_BL3HK.unbind(-3)
         attended_BHLK = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
         )
@@ -60,9 +65,9 @@ class SasrecBlock(nn.Module):
         return self._transformed(x_BD, attended_BH1K.flatten(1))
 
     def _transformed(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.dropout(self.output(attended))
+        x = self.dropout(self.output(attended), x)
         inner = self.dropout(F.relu(self.network_in(self.network_norm(x))))
-        out: Tensor = x + self.dropout(self.network_out(inner))
+        out: Tensor = self.dropout(self.network_out(inner), x)
         return out
 
 

@@ -52,6 +52,12 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_path_below_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/below.json: cannot write: "):
+        write_json(tmp_path / "file" / "below.json", {})
+
+
 def test_unreadable_json_names_the_file(tmp_path):
     path = tmp_path / "broken.json"
     path.write_text("{")

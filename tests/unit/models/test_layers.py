@@ -1,11 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from glintru_model.models import layers
-from glintru_model.models.layers import GRU, Dropout, TemporalConv, linear
+from glintru_model.models.layers import Dropout, TemporalConv, linear
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -74,46 +71,6 @@ def test_convolution_step_equals_the_whole(kernel_size):
     assert window.shape == (kernel_size - 1, 3, 4)
 
 
-def gru_pair(dim):
-    ours, torchs = GRU(dim).double(), nn.GRU(dim, dim, bias=False).double()
-    torchs.weight_ih_l0.data, torchs.weight_hh_l0.data = ours.weight_input.data, ours.weight_hidden.data
-    return ours, torchs
-
-
-def test_gru_equals_torch_forward_and_backward():
-    torch.manual_seed(0)
-    ours, torchs = gru_pair(5)
-    x = torch.randn(8, 3, 5, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(8, 3, 5, dtype=torch.float64)
-    torch.testing.assert_close(ours(x), torchs(x)[0])
-    grads = torch.autograd.grad((ours(x) * weights).sum(), [x, ours.weight_input, ours.weight_hidden])
-    expected = torch.autograd.grad((torchs(x)[0] * weights).sum(), [x, torchs.weight_ih_l0, torchs.weight_hh_l0])
-    torch.testing.assert_close(grads, expected)
-
-
-def test_gru_that_is_compiled_equals_itself_forward_and_backward():
-    torch.manual_seed(0)
-    gru = GRU(4)
-    x, weights = torch.randn(2, 6, 3, 4)
-    results = []
-    for run in (gru, torch.compile(gru, backend="aot_eager")):
-        out = run(x)
-        results.append((out, torch.autograd.grad((out * weights).sum(), list(gru.parameters()))))
-        with torch.no_grad():
-            results[-1] += (run(x),)
-    torch.testing.assert_close(*results)
-
-
-def test_gru_step_equals_the_whole():
-    torch.manual_seed(0)
-    gru = GRU(5)
-    x = torch.randn(8, 3, 5)
-    hidden = torch.zeros(3, 5)
-    for step in x:
-        hidden = gru.step(step, hidden)
-    torch.testing.assert_close(hidden, gru(x)[-1])
-
-
 def test_projections_that_share_a_layer_start_at_the_scale_of_one():
     torch.manual_seed(0)
     bound = (6 / (64 + 64)) ** 0.5
@@ -121,33 +78,3 @@ def test_projections_that_share_a_layer_start_at_the_scale_of_one():
         assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
         assert not layer.bias.any()
     assert linear(64, 32).weight.abs().max().item() == pytest.approx((6 / 96) ** 0.5, rel=0.01)
-
-
-@pytest.mark.parametrize(("compiler", "expected"), [("/usr/bin/gcc", True), (None, False)])
-def test_kernels_need_triton_and_a_compiler_and_their_absence_is_said(compiler, expected, monkeypatch, capsys):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(layers, "find_spec", lambda name: object())
-    monkeypatch.setattr(layers.shutil, "which", lambda name: compiler)
-    monkeypatch.delenv("CC", raising=False)
-    assert layers._has_triton.__wrapped__() is expected
-    assert ("no C compiler" in capsys.readouterr().out) is not expected
-    monkeypatch.setattr(torch.version, "cuda", None)
-    assert layers._has_triton.__wrapped__() is False
-
-
-def test_the_gru_keeps_its_steps_for_a_gradient_alone():
-    gru, x = GRU(4), torch.randn(50, 3, 4)
-    held = []
-
-    class Allocations(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.aten.new_empty.default:
-                held.append(args[1][0])
-            return func(*args, **(kwargs or {}))
-
-    with Allocations():
-        with_gradient = gru(x)
-        with torch.no_grad():
-            without = gru(x)
-    assert held == [50, 1]
-    assert torch.equal(with_gradient, without)

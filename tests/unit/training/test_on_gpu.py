@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender, TrainingConfig
 from glintru_model.data.batches import TrainingBatches
-from glintru_model.models.layers import GRU
+from glintru_model.models.gru import GRU
 from glintru_model.models.registry import build_model
 from glintru_model.training import cross_entropy as chunked
 from glintru_model.training.cross_entropy import cross_entropy

@@ -1,0 +1,126 @@
+"""Compiles the kernels beside this file for the processor at hand, keeps them for the next process, and calls them."""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Thread
+
+import torch
+from torch import Tensor
+
+from glintru_model.errors import StorageError
+from glintru_model.files import atomic_file
+from glintru_model.progress import say
+
+WIDTH_MULTIPLE = 16
+_SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
+# sums may be fused with products, but neither reordered nor taken for finite
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+_COMPILE_SECONDS = 120
+
+
+def can_run(x: Tensor, *widths: int) -> bool:
+    """Tell whether a gradient by x is wanted and the kernels can compute it; compiles them when first they can."""
+    return (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and all(width % WIDTH_MULTIPLE == 0 for width in widths)
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+def run(kernel: str, batch: int, *arguments: Tensor | int | float | None) -> None:
+    """Call a kernel for a whole batch, in as many threads as torch has.
+
+    Args:
+        kernel: name of a function in the C sources.
+        batch: number of histories, or of rows, which the threads share.
+        arguments: what follows `begin` and `end`; tensors are contiguous, None is a null pointer.
+
+    Raises:
+        MemoryError: there is none for the kernel's sums.
+    """
+    function = getattr(library(), kernel)
+    values = [_as_c(argument) for argument in arguments]
+    parts = max(1, min(torch.get_num_threads(), batch))
+    failures: list[int] = []
+
+    def run_part(part: int) -> None:
+        begin, end = (ctypes.c_long(batch * bound // parts) for bound in (part, part + 1))
+        failures.append(function(begin, end, *values))
+
+    others = [Thread(target=run_part, args=(part,)) for part in range(1, parts)]
+    for thread in others:
+        thread.start()
+    run_part(0)
+    for thread in others:
+        thread.join()
+    if any(failures):
+        raise MemoryError(f"{kernel}: no memory for its sums")
+
+
+def _as_c(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_float:
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr() if argument is not None else None)
+    return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None, said once, where they cannot be compiled."""
+    compiler = shlex.split(os.environ.get("CC", "")) or [name for name in ("gcc", "cc") if shutil.which(name)][:1]
+    if not compiler:
+        say("no C compiler (gcc, cc or CC) is found: training on the CPU goes without kernels, which is slower")
+        return None
+    try:
+        return _compiled(compiler)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home
+        reason = getattr(error, "stderr", None) or str(error)
+        line = (reason.strip().splitlines() or [type(error).__name__])[0]
+        say(f"{shlex.join(compiler)} cannot compile the CPU's kernels ({line}): training goes without, which is slower")
+        return None
+
+
+def _compiled(compiler: list[str]) -> ctypes.CDLL:
+    kept = _cache_folder() / f"cpu-kernels-{_key(compiler)}.so"
+    with suppress(OSError):  # is not there yet, or was damaged
+        return ctypes.CDLL(str(kept))
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / kept.name
+        sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
+        _output_of([*compiler, *_FLAGS, "-o", str(built), *sources, "-lm"])
+        say(f"the CPU's kernels are compiled, in {time.monotonic() - begin:.0f} s")
+        try:
+            with atomic_file(kept) as temporary:
+                shutil.copy(built, temporary)
+        except StorageError:  # a container's home may be read-only; what is loaded needs its file no more
+            return ctypes.CDLL(str(built))
+    return ctypes.CDLL(str(kept))
+
+
+def _key(compiler: list[str]) -> str:
+    """Hash what the result depends on: sources, compiler, flags, and the processor in the compiler's eyes."""
+    digest = hashlib.sha256(shlex.join([*compiler, *_FLAGS]).encode())
+    digest.update(_output_of([*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull]))
+    for path in _SOURCES:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _output_of(command: list[str]) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS).stdout
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "glintru"

@@ -1,0 +1,126 @@
+/*
+ * Causal softmax attention, of histories `begin` to `end` of a batch: qkv and its gradient are (B, L, 3, H, K), out and
+ * its gradient (B, L, H, K), log_sums (B, H, L). Each function returns whether memory was short.
+ */
+
+#include <math.h>
+
+#include "vectors.h"
+
+enum { QUERIES = 32 }; /* of a row of scores, which are (keys, QUERIES): sums over keys need no shuffles */
+static const float HIDDEN = -1e30f;
+
+typedef struct {
+    long first, count, seen; /* queries first to first + count = seen see keys 0 to seen at most */
+} span;
+
+INLINE span span_from(long first, long length) {
+    long count = length - first < QUERIES ? length - first : QUERIES;
+    return (span){first, count, first + count};
+}
+
+/* rows (count, K) become columns (K, QUERIES), zero beyond count */
+static void turn(float *columns, const float *rows, long row, long count, long dim) {
+    memset(columns, 0, dim * QUERIES * sizeof(float));
+    for (long i = 0; i < count; i++)
+        for (long d = 0; d < dim; d++) columns[d * QUERIES + i] = rows[i * row + d];
+}
+
+/* no query sees a later key */
+static void hide_future(float *scores, span s) {
+    for (long t = s.first + 1; t < s.seen; t++)
+        for (long i = 0; i < t - s.first; i++) scores[t * QUERIES + i] = HIDDEN;
+}
+
+/* scores become exp(scale * score - greatest); their sums' inverses, and logarithms with the greatest added */
+static void softmax(float *scores, span s, float scale, float *inverses, float *log_sums) {
+    float shifts[QUERIES], sums[QUERIES];
+    hide_future(scores, s);
+    for (long i = 0; i < QUERIES; i += LANES) {
+        vec most = all(HIDDEN), sum = all(0);
+        for (long t = 0; t < s.seen; t++) most = larger(load(scores + t * QUERIES + i), most);
+        most *= scale;
+        for (long t = 0; t < s.seen; t++) {
+            vec x = exponential(load(scores + t * QUERIES + i) * scale - most);
+            store(scores + t * QUERIES + i, x);
+            sum += x;
+        }
+        store(shifts + i, most);
+        store(sums + i, sum);
+        store(inverses + i, 1.0f / sum);
+    }
+    for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + logf(sums[i]);
+}
+
+int softmax_attention_forward(long begin, long end, long length, long heads, long dim, const float *qkv, float *out,
+                              float *log_sums) {
+    long width = heads * dim, row = 3 * width;
+    float scale = 1.0f / sqrtf(dim), inverses[QUERIES];
+    float *scores = room((length + dim) * QUERIES), *queries = scores + length * QUERIES;
+    if (!scores) return 1;
+    for (long head = begin * heads; head < end * heads; head++) {
+        long first_step = head / heads * length, column = head % heads * dim;
+        const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
+        for (long first = 0; first < length; first += QUERIES) {
+            span s = span_from(first, length);
+            float *to = out + (first_step + first) * width + column;
+            turn(queries, q + first * row, row, s.count, dim);
+            set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
+            softmax(scores, s, scale, inverses, log_sums + head * length + first);
+            set_product(s.count, s.seen, dim, (matrix){scores, 1, QUERIES}, v, row, to, width);
+            for (long i = 0; i < s.count; i++)
+                for (long d = 0; d < dim; d += LANES)
+                    store(to + i * width + d, load(to + i * width + d) * inverses[i]);
+        }
+    }
+    free(scores);
+    return 0;
+}
+
+/* scores become weights exp(scale * score - log_sum), products of gradient and value the scores' gradient */
+static void weigh(float *scores, float *products, span s, float scale, const float *log_sums, const float *grad,
+                  const float *out, long width, long dim) {
+    float shifts[QUERIES] = {0}, along[QUERIES] = {0};
+    for (long i = 0; i < s.count; i++) {
+        vec sum = all(0);
+        for (long d = 0; d < dim; d += LANES) sum += load(grad + i * width + d) * load(out + i * width + d);
+        along[i] = sum_of(sum);
+        shifts[i] = log_sums[i];
+    }
+    hide_future(scores, s);
+    for (long t = 0; t < s.seen; t++)
+        for (long i = 0; i < QUERIES; i += LANES) {
+            float *score = scores + t * QUERIES + i, *product = products + t * QUERIES + i;
+            vec weight = exponential(load(score) * scale - load(shifts + i));
+            store(score, weight);
+            store(product, weight * (load(product) - load(along + i)) * scale);
+        }
+}
+
+int softmax_attention_backward(long begin, long end, long length, long heads, long dim, const float *qkv,
+                               const float *out, const float *log_sums, const float *grad, float *grad_qkv) {
+    long width = heads * dim, row = 3 * width;
+    float scale = 1.0f / sqrtf(dim), *scores = room(2 * (length + dim) * QUERIES);
+    if (!scores) return 1;
+    float *deltas = scores + length * QUERIES, *queries = deltas + length * QUERIES, *grads = queries + dim * QUERIES;
+    memset(grad_qkv + begin * length * row, 0, (end - begin) * length * row * sizeof(float));
+    for (long head = begin * heads; head < end * heads; head++) {
+        long first_step = head / heads * length, column = head % heads * dim;
+        const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
+        float *grad_q = grad_qkv + first_step * row + column, *grad_k = grad_q + width, *grad_v = grad_k + width;
+        for (long first = 0; first < length; first += QUERIES) {
+            span s = span_from(first, length);
+            const float *g = grad + (first_step + first) * width + column, *o = out + (g - grad);
+            turn(queries, q + first * row, row, s.count, dim);
+            turn(grads, g, width, s.count, dim);
+            set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
+            set_product(s.seen, dim, QUERIES, (matrix){v, row, 1}, grads, QUERIES, deltas, QUERIES);
+            weigh(scores, deltas, s, scale, log_sums + head * length + first, g, o, width, dim);
+            add_product(s.seen, s.count, dim, (matrix){scores, QUERIES, 1}, g, width, grad_v, row);
+            add_product(s.seen, s.count, dim, (matrix){deltas, QUERIES, 1}, q + first * row, row, grad_k, row);
+            set_product(s.count, s.seen, dim, (matrix){deltas, 1, QUERIES}, k, row, grad_q + first * row, row);
+        }
+    }
+    free(scores);
+    return 0;
+}

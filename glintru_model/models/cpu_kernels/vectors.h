@@ -1,0 +1,66 @@
+/*
+ * Vectors of floats, for the kernels beside this file. Widths that they are given (D, K) are multiples of 16, so that a
+ * row is made of whole vectors whatever the processor's are.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, SUMS = 24 };
+#elif defined(__AVX__)
+enum { LANES = 8, SUMS = 12 };
+#else
+enum { LANES = 4, SUMS = 12 };
+#endif
+/* SUMS vectors, and what is multiplied to make them, fit the registers of a core */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 32")
+
+INLINE vec load(const float *from) { return *(const vec *)from; }
+INLINE void store(float *to, vec x) { *(vec *)to = x; }
+INLINE vec all(float x) { return x - (vec){0}; }
+INLINE vec where(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+INLINE vec larger(vec x, vec y) { return where(x > y, x, y); }
+
+/* memory whose vectors cross no cache line, to be freed; NULL if there is none */
+INLINE float *room(long floats) { return aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64); }
+
+INLINE float sum_of(vec x) {
+    UNROLLED for (int distance = LANES / 2; distance; distance /= 2) {
+        ivec other;
+        UNROLLED for (int i = 0; i < LANES; i++) other[i] = i ^ distance;
+        x += __builtin_shuffle(x, other);
+    }
+    return x[0];
+}
+
+/* exp to 2e-7 of itself, from Cephes' expf: 2^n times a polynomial of what is left; 0 below exp(-87), NaN of NaN */
+INLINE vec exponential(vec x) {
+    ivec vanishes = x < -87.0f; /* subnormal numbers are slow */
+    x = where(x > 88.0f, all(88.0f), x);
+    vec shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f; /* rounded, by adding 1.5 * 2^23 */
+    vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vec y = all(1.9875691500e-4f);
+    y = y * rest + 1.3981999507e-3f;
+    y = y * rest + 8.3334519073e-3f;
+    y = y * rest + 4.1665795894e-2f;
+    y = y * rest + 1.6666665459e-1f;
+    y = y * rest + 5.0000001201e-1f;
+    y = y * rest * rest + rest + 1.0f;
+    return where(vanishes, all(0), y * (vec)(((ivec)shifted << 23) + 0x3f800000));
+}
+
+/* A matrix: its element (i, j) is at[i * row + j * column]. */
+typedef struct {
+    const float *at;
+    long row, column;
+} matrix;
+
+/* out (rows, columns) = or += a (rows, depth) b (depth, columns); rows of b and out are contiguous */
+void set_product(long rows, long depth, long columns, matrix a, const float *b, long b_row, float *out, long out_row);
+void add_product(long rows, long depth, long columns, matrix a, const float *b, long b_row, float *out, long out_row);

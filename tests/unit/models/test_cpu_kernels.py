@@ -1,0 +1,274 @@
+"""The kernels in C against the same layers in float64, which torch computes, and what happens where there are none."""
+
+import copy
+import ctypes
+import os
+import subprocess
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from glintru_model.config import GlintruConfig, SasrecConfig
+from glintru_model.models import gru
+from glintru_model.models.cpu_kernels import attention, elementwise, library
+from glintru_model.models.glintru import GLINTRU
+from glintru_model.models.glintru_experts import LinearAttention
+from glintru_model.models.gru import GRU
+from glintru_model.models.layers import Dropout, gelu_gate, mixed_gelu_gate
+from glintru_model.models.sasrec import SASRec
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Names of the kernels that were called, so that no test passes without them."""
+    if library.library() is None:
+        if os.environ.get("CI"):
+            pytest.fail("no C compiler: the kernels would go untested")
+        pytest.skip("no C compiler")
+    called, run = [], library.run
+
+    def spy(kernel, *arguments):
+        called.append(kernel)
+        run(kernel, *arguments)
+
+    for module in (attention, elementwise, gru):
+        monkeypatch.setattr(module, "run", spy)
+    return called
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def assert_equals_float64(function, *inputs):
+    """Outputs and gradients in float32 are those in float64, to 1e-5 of the largest."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        cast = [x.detach().to(dtype).requires_grad_() for x in inputs]
+        out = function(*cast)
+        torch.manual_seed(1)
+        weights = torch.randn(out.shape)
+        results.append([out.detach(), *torch.autograd.grad((out * weights.to(dtype)).sum(), cast)])
+    for found, expected in zip(*results, strict=True):
+        assert (found.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+LENGTHS = [1, 2, 31, 32, 33, 64, 65, 130]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("batch", "heads", "head_dim"), [(1, 1, 16), (5, 2, 32), (4, 3, 48)])
+def test_softmax_attention(length, batch, heads, head_dim, kernels, threads):
+    def attend(qkv):
+        if qkv.dtype == torch.float32:
+            return attention.causal_softmax_attention(qkv)
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+    torch.manual_seed(0)
+    assert_equals_float64(attend, torch.randn(batch, length, 3, heads, head_dim) * 2)
+    assert kernels == ["softmax_attention_forward", "softmax_attention_backward"]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("batch", "heads", "head_dim"), [(1, 1, 16), (5, 4, 16), (4, 2, 48)])
+def test_linear_attention(length, batch, heads, head_dim, kernels, threads):
+    torch.manual_seed(0)
+    layer = LinearAttention(GlintruConfig(embedding_dim=heads * head_dim, num_heads=heads, dropout_rate=0))
+
+    def attend(x, *parameters):
+        names = [name for name, _ in layer.named_parameters()]
+        arguments = {"mask_LB1": None, "causal": True}
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,), arguments)
+
+    assert_equals_float64(attend, torch.randn(length, batch, heads * head_dim), *layer.parameters())
+    assert kernels == ["linear_attention_forward", "linear_attention_backward"]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("batch", "dim"), [(1, 16), (7, 64), (30, 48)])
+def test_recurrence(length, batch, dim, kernels, threads):
+    torch.manual_seed(0)
+    layer = GRU(dim)
+
+    def recur(x, weight_input, weight_hidden):
+        parameters = {"weight_input": weight_input, "weight_hidden": weight_hidden}
+        return torch.func.functional_call(layer, parameters, (x,))
+
+    assert_equals_float64(recur, torch.randn(length, batch, dim), *layer.parameters())
+    assert kernels == ["recurrence_forward", "recurrence_backward"]
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (3, 5, 64), (2, 7, 48)])
+def test_gates(shape, kernels, threads):
+    torch.manual_seed(0)
+    values, second, gate = torch.randn(3, *shape).unbind()
+    gate[..., ::3] *= 10  # up to where GELU is the identity, or 0
+    assert_equals_float64(gelu_gate, torch.cat([values, gate], -1))
+    assert_equals_float64(mixed_gelu_gate, values, second, torch.tensor([0.3, 0.7]), gate)
+    assert kernels == ["gate_forward", "gate_backward"] * 2
+
+
+def test_dropout_adds_the_residual_and_drops_its_own_share_of_the_gradient(kernels, threads):
+    x, residual = torch.randn(2, 50, 64).requires_grad_(), torch.randn(2, 50, 64).requires_grad_()
+    out = Dropout(0.25)(x, residual)
+    kept = (out != residual).float() / 0.75
+    torch.testing.assert_close(out, x * kept + residual)
+    grads = torch.autograd.grad(out.sum(), [x, residual])
+    torch.testing.assert_close(grads, (kept, torch.ones_like(x)))
+    assert kernels == ["dropout"] * 2
+
+
+def test_dropout_is_the_same_in_any_number_of_threads_and_another_at_each_call(kernels):
+    masks, before = [], torch.get_num_threads()
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        masks.append(torch.stack([Dropout(0.5)(torch.ones(101, 48)) for _ in range(2)]))
+    torch.set_num_threads(before)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+    first, second = (masks[0] - 1).flatten(1)
+    for shift in range(20):  # nor are they shifted against each other
+        assert (first[shift:] * second[: len(second) - shift]).mean().abs() < 0.06
+
+
+def test_scores_of_any_size_neither_overflow_nor_vanish(kernels):
+    qkv = torch.randn(2, 40, 3, 2, 16)
+    qkv[:, :, :2] *= 300
+    q, k, v = qkv.transpose(1, 3).unbind(2)
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True).transpose(1, 2)
+    torch.testing.assert_close(attention.causal_softmax_attention(qkv), expected.float(), rtol=0, atol=0.02)
+    assert kernels
+
+
+def test_what_is_not_a_number_stays_so(kernels):
+    # training stops at a loss that is not finite, so a kernel must not hide one
+    x = torch.randn(1, 40, 3, 2, 16)
+    x[0, 20, 1] = torch.nan
+    found = attention.causal_softmax_attention(x)
+    assert found[:, 20:].isnan().all()
+    assert found[:, :20].isfinite().all()
+    assert attention.causal_linear_attention(x.transpose(0, 1), 1e-12)[20:].isnan().all()
+    state = torch.randn(40, 1, 16)
+    state[20] = torch.nan
+    assert GRU(16)(state)[20:].isnan().all()
+    gated = gelu_gate(torch.full((2, 32), torch.nan))
+    assert gated.isnan().all()
+    assert len(kernels) == 4
+
+
+def gradients(model, item_ids, lengths):
+    model.zero_grad()
+    hidden = model.prefixes(item_ids, lengths)
+    torch.manual_seed(1)
+    (hidden * torch.randn(hidden.shape)).sum().backward()
+    found = {name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None}
+    return found | {"hidden": hidden.detach()}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GLINTRU(GlintruConfig(embedding_dim=64, num_blocks=2, dropout_rate=0), 30),
+        GLINTRU(GlintruConfig(embedding_dim=64, variant="paper", dropout_rate=0), 30),
+        SASRec(SasrecConfig(embedding_dim=32, dropout_rate=0), 30),
+    ],
+    ids=["glintru", "glintru-paper", "sasrec"],
+)
+def test_a_model_learns_the_same_with_kernels_and_without(model, kernels, monkeypatch):
+    model = copy.deepcopy(model).train()
+    item_ids, lengths = torch.randint(1, 31, (4, 20)), torch.tensor([20, 20, 7, 1])
+    item_ids[torch.arange(20) >= lengths[:, None]] = 0
+    found = gradients(model, item_ids, lengths)
+    assert len(set(kernels)) >= 2
+    kernels.clear()
+    monkeypatch.setattr(library, "library", lambda: None)
+    without = gradients(model, item_ids, lengths)
+    for name, expected in without.items():
+        assert (found[name] - expected).abs().max() <= 2e-5 * expected.abs().max(), name
+    assert not kernels
+
+
+def test_kernels_are_for_gradients_in_float32_of_widths_of_whole_vectors(kernels):
+    x = torch.randn(3, 2, 64)
+    assert library.can_run(x, 64, 16)
+    assert not library.can_run(x, 64, 24)
+    assert not library.can_run(x.double(), 64)
+    assert not library.can_run(x.bfloat16(), 64)
+    assert not library.can_run(x.to("meta"), 64)
+    with torch.no_grad():
+        assert not library.can_run(x, 64)
+
+
+def test_short_memory_is_an_error(kernels, monkeypatch):
+    class Short:
+        @staticmethod
+        def dropout(*arguments):
+            return 1
+
+    monkeypatch.setattr(library, "library", Short)
+    with pytest.raises(MemoryError, match="dropout"):
+        library.run("dropout", 4)
+
+
+@pytest.fixture
+def compile_anew(monkeypatch, tmp_path, kernels):
+    """`library` as a new process would call it, its files in a folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    return library.library.__wrapped__
+
+
+def test_what_is_compiled_is_kept_and_made_again_if_damaged(compile_anew, tmp_path, monkeypatch, capsys):
+    assert isinstance(compile_anew(), ctypes.CDLL)
+    assert "the CPU's kernels are compiled" in capsys.readouterr().out
+    [kept] = (tmp_path / "glintru").iterdir()
+    assert isinstance(compile_anew(), ctypes.CDLL)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(library, "_FLAGS", (*library._FLAGS, "-g"))
+    damaged = kept.with_name(f"cpu-kernels-{library._key(['gcc'])}.so")
+    assert damaged != kept
+    damaged.write_bytes(b"cut off")
+    assert isinstance(compile_anew(), ctypes.CDLL)
+    assert "compiled" in capsys.readouterr().out
+    assert damaged.stat().st_size > 1000
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(compile_anew, tmp_path, monkeypatch, capsys):
+    (tmp_path / "glintru").write_text("a file where the folder should be")
+    assert isinstance(compile_anew(), ctypes.CDLL)
+    assert "compiled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [
+        (None, "no C compiler (gcc, cc or CC) is found"),
+        ("no-such-cc", "no-such-cc cannot compile"),
+        ("false", "false ca"),
+    ],
+)
+def test_without_a_compiler_training_goes_without_and_says_so(compiler, message, compile_anew, monkeypatch, capsys):
+    if compiler:
+        monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(library.shutil, "which", lambda name: None)
+    assert compile_anew() is None
+    said = capsys.readouterr().out
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_sources_compile_without_a_warning(kernels, tmp_path):
+    sources = [str(path) for path in library._SOURCES if path.suffix == ".c"]
+    strict = ["-Wall", "-Wextra", "-Werror", "-std=gnu11"]
+    for target in ("-march=native", "-march=haswell", "-march=x86-64"):
+        if os.uname().machine == "x86_64" or target == "-march=native":
+            flags = [target if flag == "-march=native" else flag for flag in library._FLAGS]
+            subprocess.run(["gcc", *flags, *strict, "-o", str(tmp_path / "kernels.so"), *sources, "-lm"], check=True)
