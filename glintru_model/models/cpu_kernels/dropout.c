@@ -17,8 +17,7 @@ INLINE uvec mixed(uvec x) {
  */
 int dropout(long begin, long end, long row, long seed, long dropped, float scale, const float *x, const float *residual,
             float *out) {
-    uvec places;
-    for (int i = 0; i < LANES; i++) places[i] = (unsigned)seed + i;
+    uvec places = (uvec){PLACES} + (unsigned)seed;
     int least = (int)(dropped - (1L << 31)); /* of a hash taken for a signed number */
     for (long at = begin * row; at < end * row; at += LANES) {
         ivec hash = (ivec)mixed(mixed(places + (unsigned)at) ^ (unsigned)(seed >> 32));

@@ -78,9 +78,10 @@ def _as_c(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_l
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None, said once, where they cannot be compiled."""
-    compiler = shlex.split(os.environ.get("CC", "")) or [name for name in ("gcc", "cc") if shutil.which(name)][:1]
+    known = [name for name in ("gcc", "clang", "cc") if shutil.which(name)]
+    compiler = shlex.split(os.environ.get("CC", "")) or known[:1]
     if not compiler:
-        say("no C compiler (gcc, cc or CC) is found: training on the CPU goes without kernels, which is slower")
+        say("no C compiler (gcc, clang, cc or CC) is found: training on the CPU goes without kernels, which is slower")
         return None
     try:
         return _compiled(compiler)

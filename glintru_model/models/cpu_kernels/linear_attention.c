@@ -49,11 +49,13 @@ INLINE void step(float *piece, const float *earlier, const float *left, const fl
                  long dim) {
     for (long d = 0; d < dim; d += LANES) {
         vec totals[4] = {all(0), all(0), all(0), all(0)}, r = load(right + d); /* four, to wait for none */
+        float *now = piece + d;
+        const float *before = earlier + d;
         for (long i = 0; i < dim; i += 4)
-            UNROLLED for (int n = 0; n < 4; n++) {
-                vec now = load(piece + (i + n) * dim + d) + left[i + n] * r;
-                store(piece + (i + n) * dim + d, now);
-                totals[n] += by[i + n] * (load(earlier + (i + n) * dim + d) + now);
+            UNROLLED for (int n = 0; n < 4; n++, now += dim, before += dim) {
+                vec sum = load(now) + left[i + n] * r;
+                store(now, sum);
+                totals[n] += by[i + n] * (load(before) + sum);
             }
         store(out + d, totals[0] + totals[1] + (totals[2] + totals[3]));
     }

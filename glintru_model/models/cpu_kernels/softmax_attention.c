@@ -14,8 +14,9 @@ typedef struct {
     long first, count, seen; /* queries first to first + count = seen see keys 0 to seen at most */
 } span;
 
+/* the shortest comes first, where it sees the fewest keys */
 INLINE span span_from(long first, long length) {
-    long count = length - first < QUERIES ? length - first : QUERIES;
+    long count = first ? QUERIES : (length - 1) % QUERIES + 1;
     return (span){first, count, first + count};
 }
 
@@ -61,8 +62,8 @@ int softmax_attention_forward(long begin, long end, long length, long heads, lon
     for (long head = begin * heads; head < end * heads; head++) {
         long first_step = head / heads * length, column = head % heads * dim;
         const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
-        for (long first = 0; first < length; first += QUERIES) {
-            span s = span_from(first, length);
+        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
+            long first = s.first;
             float *to = out + (first_step + first) * width + column;
             turn(queries, q + first * row, row, s.count, dim);
             set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
@@ -108,8 +109,8 @@ int softmax_attention_backward(long begin, long end, long length, long heads, lo
         long first_step = head / heads * length, column = head % heads * dim;
         const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
         float *grad_q = grad_qkv + first_step * row + column, *grad_k = grad_q + width, *grad_v = grad_k + width;
-        for (long first = 0; first < length; first += QUERIES) {
-            span s = span_from(first, length);
+        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
+            long first = s.first;
             const float *g = grad + (first_step + first) * width + column, *o = out + (g - grad);
             turn(queries, q + first * row, row, s.count, dim);
             turn(grads, g, width, s.count, dim);

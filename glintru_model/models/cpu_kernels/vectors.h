@@ -8,10 +8,13 @@
 
 #if defined(__AVX512F__)
 enum { LANES = 16, SUMS = 24 };
+#define PLACES 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 #elif defined(__AVX__)
 enum { LANES = 8, SUMS = 12 };
+#define PLACES 0, 1, 2, 3, 4, 5, 6, 7
 #else
 enum { LANES = 4, SUMS = 12 };
+#define PLACES 0, 1, 2, 3
 #endif
 /* SUMS vectors, and what is multiplied to make them, fit the registers of a core */
 
@@ -19,7 +22,11 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
 #define UNROLLED _Pragma("GCC unroll 32")
+#endif
 
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec x) { *(vec *)to = x; }
@@ -31,12 +38,15 @@ INLINE vec larger(vec x, vec y) { return where(x > y, x, y); }
 INLINE float *room(long floats) { return aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64); }
 
 INLINE float sum_of(vec x) {
-    UNROLLED for (int distance = LANES / 2; distance; distance /= 2) {
-        ivec other;
-        UNROLLED for (int i = 0; i < LANES; i++) other[i] = i ^ distance;
-        x += __builtin_shuffle(x, other);
-    }
+#ifdef __clang__ /* has no such shuffle, nor needs it */
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+#else
+    UNROLLED for (int distance = LANES / 2; distance; distance /= 2)
+        x += __builtin_shuffle(x, (ivec){PLACES} ^ distance);
     return x[0];
+#endif
 }
 
 /* exp to 2e-7 of itself, from Cephes' expf: 2^n times a polynomial of what is left; 0 below exp(-87), NaN of NaN */

@@ -249,7 +249,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(compile_anew, tmp_path, 
 @pytest.mark.parametrize(
     ("compiler", "message"),
     [
-        (None, "no C compiler (gcc, cc or CC) is found"),
+        (None, "no C compiler (gcc, clang, cc or CC) is found"),
         ("no-such-cc", "no-such-cc cannot compile"),
         ("false", "false ca"),
     ],
