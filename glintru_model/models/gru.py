@@ -152,9 +152,9 @@ def _weights_backward(
     """
     dim = x_LBD.shape[2]
     grad = grad_gates.view(-1, 3 * dim)
-    grad_weight_hidden = grad.T @ states[:-1].flatten(0, 1)
+    grad_weight_hidden = (states[:-1].flatten(0, 1).T @ grad).T  # faster than the product of both as they are
     grad_gates[..., 2 * dim :] = grad_new
-    grad_weight_input = grad.T @ x_LBD.flatten(0, 1)
+    grad_weight_input = (x_LBD.flatten(0, 1).T @ grad).T
     return (grad @ weight_input).view_as(x_LBD), grad_weight_input, grad_weight_hidden
 
 

@@ -1,7 +1,8 @@
 """Cross-entropy over a whole catalogue that holds the logits of a few rows at a time.
 
-Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and these times the items
-follow each other in a core's cache. The gradient of the items, which needs each row's sum, takes a second pass.
+Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and these times the
+items follow each other in a core's cache. The gradient of the items, which needs each row's sum, takes a second pass.
+In float32 on a CPU a kernel does all this.
 
 Shapes: N rows (one a target), D width, S = D + 1, V items, R rows of a chunk, B items of a block.
 """
@@ -14,6 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from glintru_model.models.cpu_kernels.cross_entropy import num_parts, sums_and_gradients
+from glintru_model.models.cpu_kernels.library import can_compute
 
 CPU_BLOCK_BYTES = 1 << 20  # logits that are used again while they are in a core's cache
 GPU_BLOCK_BYTES = 1 << 29  # a fraction of a GPU's memory
@@ -93,19 +97,51 @@ def _loss_and_gradients(
     hidden_ND: Tensor, items_VD: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss and its gradients by hidden_ND and by the table (V + 1, D), in float32 at least."""
-    (rows, dim), num_items = hidden_ND.shape, len(items_VD)
     wide = torch.promote_types(hidden_ND.dtype, torch.float32)
     weights_N1 = weights_N[:, None].to(wide)
-    grad_hidden_ND = torch.empty(rows, dim, dtype=wide, device=hidden_ND.device)
-    grad_table = torch.zeros(num_items + 1, dim, dtype=wide, device=hidden_ND.device)
+    grad_table = torch.zeros(len(items_VD) + 1, items_VD.shape[1], dtype=wide, device=hidden_ND.device)
     grad_items_VD = grad_table[1:]
+    log_sums_N, grad_hidden_ND = _sums(hidden_ND, items_VD, weights_N1, grad_items_VD)
+    wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
+    weighed_ND = wide_hidden_ND * weights_N1
+    loss_N = log_sums_N - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
+    grad_hidden_ND.addcmul_(target_items_ND, weights_N1, value=smoothing - 1)
+    grad_items_VD.index_add_(0, targets_N, weighed_ND, alpha=smoothing - 1)
+    if smoothing:
+        mean_item_D = items_VD.mean(0, dtype=wide)
+        loss_N -= smoothing * (wide_hidden_ND @ mean_item_D)
+        grad_hidden_ND.addcmul_(mean_item_D, weights_N1, value=-smoothing)
+        grad_items_VD.sub_(weighed_ND.sum(0), alpha=smoothing / len(items_VD))
+    return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
+
+
+def _sums(hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log sum_v exp(l_v) of each row, (N,), and the gradient of their weighed sum by hidden_ND.
+
+    That by the items, which needs each row's sum, takes the place of the zeros in grad_items_VD.
+    """
+    are_small = _are_small(hidden_ND, items_VD)
+    parts = (
+        num_parts(len(hidden_ND), *items_VD.shape) if are_small and can_compute(hidden_ND, hidden_ND.shape[1]) else 0
+    )
+    if parts:
+        sums_N, grad_hidden_ND = sums_and_gradients(hidden_ND, items_VD, weights_N1[:, 0], grad_items_VD, parts)
+        return sums_N.log(), grad_hidden_ND
+    return _sums_in_chunks(hidden_ND, items_VD, weights_N1, grad_items_VD, are_small)
+
+
+def _sums_in_chunks(
+    hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD: Tensor, are_small: bool
+) -> tuple[Tensor, Tensor]:
+    dim = hidden_ND.shape[1]
+    grad_hidden_ND = torch.empty_like(hidden_ND, dtype=grad_items_VD.dtype)
     chunk_rows, block_items = _sizes(hidden_ND, items_VD)
     item_blocks, grad_blocks = (torch.split(x, block_items) for x in (items_VD, grad_items_VD))
     summing_blocks = torch.split(_with_ones(items_VD), block_items, dim=1)
     log_sums = []
-    for rows_R, shift_R, blocks in _chunks(hidden_ND, items_VD, chunk_rows, block_items):
+    for rows_R, shift_R, blocks in _chunks(hidden_ND, items_VD, chunk_rows, block_items, are_small):
         hidden_RD = hidden_ND[rows_R]
-        sums_SR = grad_table.new_zeros(dim + 1, len(hidden_RD))
+        sums_SR = grad_items_VD.new_zeros(dim + 1, len(hidden_RD))
         for logits_BR, items_BD, summing_SB in zip(blocks, item_blocks, summing_blocks, strict=True):
             _add_product(sums_SR, summing_SB, _exponentials(logits_BR, items_BD, hidden_RD, shift_R))
         # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
@@ -116,17 +152,7 @@ def _loss_and_gradients(
             _add_product(grad_items_BD, exponentials_BR, weighed_RD)  # the last ones are still in the cache
         log_sum_R = sums_SR[dim].log()
         log_sums.append(log_sum_R if shift_R is None else log_sum_R + shift_R)
-    wide_hidden_ND, target_items_ND = hidden_ND.to(wide), items_VD[targets_N].to(wide)
-    weighed_ND = wide_hidden_ND * weights_N1
-    loss_N = torch.cat(log_sums) - (1 - smoothing) * (wide_hidden_ND * target_items_ND).sum(1)
-    grad_hidden_ND.addcmul_(target_items_ND, weights_N1, value=smoothing - 1)
-    grad_items_VD.index_add_(0, targets_N, weighed_ND, alpha=smoothing - 1)
-    if smoothing:
-        mean_item_D = items_VD.mean(0, dtype=wide)
-        loss_N -= smoothing * (wide_hidden_ND @ mean_item_D)
-        grad_hidden_ND.addcmul_(mean_item_D, weights_N1, value=-smoothing)
-        grad_items_VD.sub_(weighed_ND.sum(0), alpha=smoothing / num_items)
-    return torch.dot(loss_N, weights_N1[:, 0]), grad_hidden_ND, grad_table
+    return torch.cat(log_sums), grad_hidden_ND
 
 
 def _with_ones(items_VD: Tensor) -> Tensor:
@@ -151,10 +177,9 @@ def _up_to_multiple(count: int, multiple: int) -> int:
 
 
 def _chunks(
-    hidden_ND: Tensor, items_VD: Tensor, chunk_rows: int, block_items: int
+    hidden_ND: Tensor, items_VD: Tensor, chunk_rows: int, block_items: int, are_small: bool
 ) -> Iterator[tuple[slice, Tensor | None, tuple[Tensor, ...]]]:
     """Yield each chunk's rows, its shifts (R,), and its blocks of logits (B, R): shifted, or still to be computed."""
-    are_small = _are_small(hidden_ND, items_VD)
     logits_VR, shift_R = hidden_ND.new_empty(len(items_VD), chunk_rows), None
     blocks = torch.split(logits_VR, block_items)
     for begin in range(0, len(hidden_ND), chunk_rows):

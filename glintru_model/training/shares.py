@@ -24,8 +24,9 @@ def backward_in_pieces(loss_of: LossOf, batch: Batch) -> Tensor:
     total = batch.item_ids.new_zeros((), dtype=torch.float32)
     wanted = -(-batch.item_ids.numel() // CPU_POSITIONS) if batch.item_ids.device.type == "cpu" else 1
     pieces = min(wanted, len(batch.lengths))
+    by_length = torch.argsort(batch.lengths, stable=True) if pieces > 1 else None  # so that pieces pad the less
     for number in range(pieces):
-        loss = loss_of(share_of(batch, number, pieces) if pieces > 1 else batch)
+        loss = loss_of(batch if by_length is None else _part_of(batch, by_length.tensor_split(pieces)[number]))
         loss.backward()  # type: ignore[no-untyped-call]
         total = total + loss.detach()
     return total
@@ -39,13 +40,19 @@ def share_of(batch: Batch, rank: int, count: int) -> Batch:
         rank: of the process, from 0.
         count: of processes.
     """
-    lengths = batch.lengths[rank::count]
+    return _part_of(batch, torch.arange(len(batch.lengths), device=batch.lengths.device)[rank::count])
+
+
+def _part_of(batch: Batch, samples: Tensor) -> Batch:
+    lengths = batch.lengths[samples]
     longest = int(lengths.max()) if len(lengths) else 0
-    is_mine_N = batch.rows % count == rank
+    place_B = torch.full_like(batch.lengths, -1).index_copy_(0, samples, torch.arange(len(samples)).to(lengths))
+    row_N = place_B[batch.rows]
+    is_mine_N = row_N >= 0
     return Batch(
-        item_ids=batch.item_ids[rank::count, :longest],
+        item_ids=batch.item_ids[samples, :longest],
         lengths=lengths,
-        rows=batch.rows[is_mine_N] // count,
+        rows=row_N[is_mine_N],
         positions=batch.positions[is_mine_N],
         targets=batch.targets[is_mine_N],
         weights=batch.weights[is_mine_N],

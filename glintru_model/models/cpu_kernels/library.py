@@ -29,9 +29,13 @@ _COMPILE_SECONDS = 120
 
 def can_run(x: Tensor, *widths: int) -> bool:
     """Tell whether a gradient by x is wanted and the kernels can compute it; compiles them when first they can."""
+    return torch.is_grad_enabled() and can_compute(x, *widths)
+
+
+def can_compute(x: Tensor, *widths: int) -> bool:
+    """Tell whether the kernels are for x, where these widths are those of its rows."""
     return (
-        torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == torch.float32
         and all(width % WIDTH_MULTIPLE == 0 for width in widths)
         and not torch.compiler.is_compiling()

@@ -11,12 +11,13 @@ import torch.nn.functional as F  # noqa: N812
 
 from glintru_model.config import GlintruConfig, SasrecConfig
 from glintru_model.models import gru
-from glintru_model.models.cpu_kernels import attention, elementwise, library
+from glintru_model.models.cpu_kernels import attention, cross_entropy, elementwise, library
 from glintru_model.models.glintru import GLINTRU
 from glintru_model.models.glintru_experts import LinearAttention
 from glintru_model.models.gru import GRU
 from glintru_model.models.layers import Dropout, gelu_gate, mixed_gelu_gate
 from glintru_model.models.sasrec import SASRec
+from glintru_model.training import cross_entropy as chunked
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def kernels(monkeypatch):
         called.append(kernel)
         run(kernel, *arguments)
 
-    for module in (attention, elementwise, gru):
+    for module in (attention, cross_entropy, elementwise, gru):
         monkeypatch.setattr(module, "run", spy)
     return called
 
@@ -102,6 +103,41 @@ def test_recurrence(length, batch, dim, kernels, threads):
 
     assert_equals_float64(recur, torch.randn(length, batch, dim), *layer.parameters())
     assert kernels == ["recurrence_forward", "recurrence_backward"]
+
+
+@pytest.mark.parametrize("num_items", [2, 47, 48, 49, 130])
+@pytest.mark.parametrize(("rows", "dim"), [(1, 16), (64, 48), (200, 64)])
+def test_cross_entropy(num_items, rows, dim, kernels, threads):
+    torch.manual_seed(0)
+    targets, weights = torch.randint(1, num_items + 1, (rows,)), torch.rand(rows)
+
+    def loss(hidden, table):
+        if hidden.dtype == torch.float32:
+            return chunked.cross_entropy(hidden, table, targets, weights, label_smoothing=0.1)
+        by_row = F.cross_entropy(hidden @ table[1:].T, targets - 1, reduction="none", label_smoothing=0.1)
+        return (by_row * weights.double()).sum()
+
+    assert_equals_float64(loss, torch.randn(rows, dim) * 0.5, torch.randn(num_items + 1, dim) * 0.5)
+    assert kernels == ["cross_entropy"]
+
+
+def test_cross_entropy_leaves_large_logits_and_too_much_memory_to_torch(kernels, monkeypatch):
+    hidden, table, targets = torch.randn(70, 16), torch.randn(30, 16), torch.randint(1, 30, (70,))
+    found = [chunked.cross_entropy(hidden * scale, table, targets) for scale in (0.1, 100)]
+    assert kernels == ["cross_entropy"]
+    monkeypatch.setattr(cross_entropy, "MOST_BYTES", 4 * 29 * (64 + 16) - 1)
+    found.append(chunked.cross_entropy(hidden * 0.1, table, targets))
+    assert kernels == ["cross_entropy"]
+    torch.testing.assert_close(found[2], found[0])
+    torch.testing.assert_close(found[1], F.cross_entropy(hidden * 100 @ table[1:].T, targets - 1))
+
+
+def test_threads_are_as_many_as_rows_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert cross_entropy.num_parts(1000, 3000, 64) == 4
+    assert cross_entropy.num_parts(129, 3000, 64) == 3
+    assert cross_entropy.num_parts(1000, 1_000_000, 64) == 2
+    assert cross_entropy.num_parts(1000, 3_000_000, 64) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (3, 5, 64), (2, 7, 48)])
