@@ -129,7 +129,7 @@ class LinearAttention(nn.Module):
     def forward(self, x_LBD: Tensor, mask_LB1: Tensor | None, *, causal: bool) -> Tensor:
         """Return (L, B, D)."""
         if causal and mask_LB1 is None and can_run(x_LBD, self.heads[1]):
-            projected_LB3HK = self.query_key_value(x_LBD).unflatten(-1, (3, *self.heads))
+            projected_LB3HK = at_least_float32(self.query_key_value(x_LBD)).view(*x_LBD.shape[:2], 3, *self.heads)
             return self.added(x_LBD, cpu_attention.causal_linear_attention(projected_LB3HK, UNIT_EPSILON).flatten(2))
         q, k, v = (x.permute(1, 2, 0, 3) for x in self.project(x_LBD))  # (B, H, L, K)
         if mask_LB1 is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from glintru_model.models.cpu_kernels import elementwise as cpu_kernels
-from glintru_model.models.cpu_kernels.library import can_run
+from glintru_model.models.cpu_kernels.library import can_run, is_like
 
 _UINT16 = 1 << 16
 
@@ -21,7 +21,7 @@ _UINT16 = 1 << 16
 class Dropout(nn.Module):
     """Dropout that is several times faster on a CPU than torch's own: by a kernel, or by 16 random bits an element.
 
-    The rate is met to 1/65,536.
+    The rate is met to 1/65,536 at least.
     """
 
     def __init__(self, rate: float) -> None:
@@ -32,7 +32,7 @@ class Dropout(nn.Module):
         """Zero elements of x at random while training and scale the others up; then add the residual, if any."""
         if not self.training or self.rate == 0:
             return x if residual is None else x + residual
-        if can_run(x, x.shape[-1]):
+        if can_run(x, x.shape[-1]) and (residual is None or is_like(residual, x)):
             return cpu_kernels.dropout(x, self.rate, residual)
         dropped = self._by_bits(x) if x.device.type == "cpu" else F.dropout(x, self.rate)
         return dropped if residual is None else dropped + residual
@@ -52,7 +52,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def gelu_gate(value_and_gate: Tensor) -> Tensor:
     """Multiply the first half of the last axis, (..., 2 D), by GELU of the second."""
-    if can_run(value_and_gate, value_and_gate.shape[-1] // 2):
+    if value_and_gate.shape[-1] % 2 == 0 and can_run(value_and_gate, value_and_gate.shape[-1] // 2):
         return cpu_kernels.gelu_gate(value_and_gate)
     value, gate = value_and_gate.chunk(2, dim=-1)
     return value * F.gelu(gate)
@@ -60,7 +60,7 @@ def gelu_gate(value_and_gate: Tensor) -> Tensor:
 
 def mixed_gelu_gate(first: Tensor, second: Tensor, weights_2: Tensor, gate: Tensor) -> Tensor:
     """Return (weights[0] first + weights[1] second) * gelu(gate), of three tensors (..., D)."""
-    if can_run(first, first.shape[-1]):
+    if can_run(first, first.shape[-1]) and is_like(second, first) and is_like(gate, first):
         return cpu_kernels.mixed_gelu_gate(first, second, weights_2, gate)
     return (weights_2[0] * first + weights_2[1] * second) * F.gelu(gate)
 
@@ -87,7 +87,7 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
+        rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         return grad @ weight, (rows.T @ grad_rows).T, grad_rows.sum(0)
 
 

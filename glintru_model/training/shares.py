@@ -48,12 +48,13 @@ def _part_of(batch: Batch, samples: Tensor) -> Batch:
     longest = int(lengths.max()) if len(lengths) else 0
     place_B = torch.full_like(batch.lengths, -1).index_copy_(0, samples, torch.arange(len(samples)).to(lengths))
     row_N = place_B[batch.rows]
-    is_mine_N = row_N >= 0
+    mine_N = (row_N >= 0).nonzero()[:, 0]
+    mine_N = mine_N[torch.argsort(row_N[mine_N], stable=True)]  # a model with one target a sample goes by their order
     return Batch(
         item_ids=batch.item_ids[samples, :longest],
         lengths=lengths,
-        rows=row_N[is_mine_N],
-        positions=batch.positions[is_mine_N],
-        targets=batch.targets[is_mine_N],
-        weights=batch.weights[is_mine_N],
+        rows=row_N[mine_N],
+        positions=batch.positions[mine_N],
+        targets=batch.targets[mine_N],
+        weights=batch.weights[mine_N],
     )

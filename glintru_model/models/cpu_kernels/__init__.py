@@ -1,5 +1,6 @@
-"""Kernels in C for training on a CPU: a GRU's steps, causal linear attention and causal softmax attention.
+"""Kernels in C for training in float32 on a CPU.
 
-They are compiled once for the processor at hand, by whatever C compiler is there. Without one, for other types than
-float32, for widths that are no multiple of 16, or where no gradient is wanted, the layers take torch's operations.
+A GRU's steps, causal linear and softmax attention, dropout, GELU gates, and cross-entropy over a catalogue. They are
+compiled once for the processor at hand, by whatever C compiler is there. Without one, for other types, for widths that
+are no multiple of 16, or where a layer's gradient is not wanted, torch's operations do the work.
 """

@@ -6,12 +6,12 @@
 #include "vectors.h"
 
 /* Rows share a pass over the items; of these so many are at work that their exponentials stay in the nearest cache. */
-enum { ROWS = 64, ITEMS = 48 };
+enum { ROWS = 64, ITEMS = 48, PIECE = 64 * ITEMS };
 
 typedef struct {
     float *exponentials; /* (V, ROWS) */
     float *columns;      /* the rows turned, (D, ROWS) */
-    float *sums;         /* of exponentials times items, (D, ROWS), and of exponentials, (ROWS) */
+    float *piece, *sums; /* of exponentials times items, (D, ROWS), and of exponentials, (ROWS): of PIECE items, of all */
     float *weighed;      /* rows times their weight over their sum, (ROWS, D) */
 } scratch;
 
@@ -26,24 +26,29 @@ static void turn(float *columns, const float *rows, long count, long dim) {
 /* logits (n, ROWS) become their exponentials, which are added to sums (ROWS) */
 static void exponentiate(float *logits, long n, float *sums) {
     for (long i = 0; i < ROWS; i += LANES) {
-        vec sum = load(sums + i);
+        vec sum = all(0);
         for (long v = 0; v < n; v++) {
             vec x = exponential(load(logits + v * ROWS + i));
             store(logits + v * ROWS + i, x);
             sum += x;
         }
-        store(sums + i, sum);
+        store(sums + i, load(sums + i) + sum);
     }
 }
 
+/* in pieces, since what is added to a long sum loses its last bits */
 static void sum_over_items(scratch s, long num_items, long dim, const float *items) {
-    memset(s.sums, 0, (dim + 1) * ROWS * sizeof(float));
+    long floats = (dim + 1) * ROWS;
+    memset(s.sums, 0, floats * sizeof(float));
     for (long v = 0; v < num_items; v += ITEMS) {
         long n = block(v, num_items);
         float *at = s.exponentials + v * ROWS;
+        if (v % PIECE == 0) memset(s.piece, 0, floats * sizeof(float));
         set_product(n, dim, ROWS, (matrix){items + v * dim, dim, 1}, s.columns, ROWS, at, ROWS);
-        exponentiate(at, n, s.sums + dim * ROWS);
-        add_product(dim, n, ROWS, (matrix){items + v * dim, 1, dim}, at, ROWS, s.sums, ROWS);
+        exponentiate(at, n, s.piece + dim * ROWS);
+        add_product(dim, n, ROWS, (matrix){items + v * dim, 1, dim}, at, ROWS, s.piece, ROWS);
+        if ((v + ITEMS) % PIECE == 0 || v + ITEMS >= num_items)
+            for (long i = 0; i < floats; i++) s.sums[i] += s.piece[i];
     }
 }
 
@@ -54,10 +59,10 @@ static void sum_over_items(scratch s, long num_items, long dim, const float *ite
  */
 int cross_entropy(long begin, long end, long parts, long num_rows, long num_items, long dim, const float *hidden,
                   const float *items, const float *weights, float *sums, float *grad_hidden, float *grad_items) {
-    float *memory = room((num_items + 2 * dim + 1) * ROWS + ROWS * dim);
+    float *memory = room((num_items + 4 * dim + 2) * ROWS), *columns = memory + num_items * ROWS;
     if (!memory) return 1;
-    scratch s = {memory, memory + num_items * ROWS, memory + (num_items + dim) * ROWS,
-                 memory + (num_items + 2 * dim + 1) * ROWS};
+    float *piece = columns + dim * ROWS, *all_sums = piece + (dim + 1) * ROWS, *weighed = all_sums + (dim + 1) * ROWS;
+    scratch s = {memory, columns, piece, all_sums, weighed};
     for (long part = begin; part < end; part++)
         for (long first = num_rows * part / parts; first < num_rows * (part + 1) / parts; first += ROWS) {
             long left = num_rows * (part + 1) / parts - first, count = left < ROWS ? left : ROWS;

@@ -2,8 +2,6 @@
 
 #include "vectors.h"
 
-typedef unsigned uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
 /* a hash whose every bit depends on every bit of x: lowbias32, by Chris Wellons */
 INLINE uvec mixed(uvec x) {
     x = (x ^ (x >> 16)) * 0x7feb352du;
@@ -21,7 +19,7 @@ int dropout(long begin, long end, long row, long seed, long dropped, float scale
     int least = (int)(dropped - (1L << 31)); /* of a hash taken for a signed number */
     for (long at = begin * row; at < end * row; at += LANES) {
         ivec hash = (ivec)mixed(mixed(places + (unsigned)at) ^ (unsigned)(seed >> 32));
-        vec kept = where(hash >= least, load(x + at) * scale, all(0));
+        vec kept = load(x + at) * where(hash >= least, all(scale), all(0)); /* NaN stays NaN */
         if (residual) kept += load(residual + at);
         store(out + at, kept);
     }

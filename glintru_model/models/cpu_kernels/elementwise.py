@@ -38,7 +38,7 @@ def mixed_gelu_gate(first: Tensor, second: Tensor, weights_2: Tensor, gate: Tens
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float, residual: Tensor | None) -> Tensor:
-        ctx.settings = int(torch.randint(1 << 62, ())), max(1, round(rate * _WORDS)), 1 / (1 - rate)
+        ctx.settings = int(torch.randint(1 << 62, ())), min(max(1, round(rate * _WORDS)), _WORDS - 1), 1 / (1 - rate)
         ctx.has_residual = residual is not None
         return _dropped(x, ctx.settings, residual)
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -15,6 +16,7 @@ from threading import Thread
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from glintru_model.errors import StorageError
 from glintru_model.files import atomic_file
@@ -25,6 +27,7 @@ _SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 # sums may be fused with products, but neither reordered nor taken for finite
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _COMPILE_SECONDS = 120
+_ELEMENTS_PER_THREAD = 1 << 15  # less is done before another thread has started
 
 
 def can_run(x: Tensor, *widths: int) -> bool:
@@ -35,12 +38,18 @@ def can_run(x: Tensor, *widths: int) -> bool:
 def can_compute(x: Tensor, *widths: int) -> bool:
     """Tell whether the kernels are for x, where these widths are those of its rows."""
     return (
-        x.device.type == "cpu"
+        type(x) in (Tensor, Parameter)  # others may hold no numbers
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and all(width % WIDTH_MULTIPLE == 0 for width in widths)
-        and not torch.compiler.is_compiling()
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
         and library() is not None
     )
+
+
+def is_like(x: Tensor, other: Tensor) -> bool:
+    """Tell whether x has the shape, type and device of the other."""
+    return x.shape == other.shape and x.dtype == other.dtype and x.device == other.device
 
 
 def run(kernel: str, batch: int, *arguments: Tensor | int | float | None) -> None:
@@ -52,11 +61,13 @@ def run(kernel: str, batch: int, *arguments: Tensor | int | float | None) -> Non
         arguments: what follows `begin` and `end`; tensors are contiguous, None is a null pointer.
 
     Raises:
+        TypeError: a tensor is not in float32 on the CPU.
         MemoryError: there is none for the kernel's sums.
     """
     function = getattr(library(), kernel)
     values = [_as_c(argument) for argument in arguments]
-    parts = max(1, min(torch.get_num_threads(), batch))
+    elements = max((argument.numel() for argument in arguments if isinstance(argument, Tensor)), default=0)
+    parts = max(1, min(torch.get_num_threads(), batch, elements // _ELEMENTS_PER_THREAD))
     failures: list[int] = []
 
     def run_part(part: int) -> None:
@@ -74,44 +85,58 @@ def run(kernel: str, batch: int, *arguments: Tensor | int | float | None) -> Non
 
 
 def _as_c(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_float:
-    if argument is None or isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr() if argument is not None else None)
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, Tensor):
+        if argument.dtype != torch.float32 or argument.device.type != "cpu":
+            raise TypeError(f"{argument.dtype} on {argument.device}, kernels take torch.float32 on cpu")
+        return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_float(argument)
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None, said once, where they cannot be compiled."""
-    known = [name for name in ("gcc", "clang", "cc") if shutil.which(name)]
-    compiler = shlex.split(os.environ.get("CC", "")) or known[:1]
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang", "cc")), None)
     if not compiler:
         say("no C compiler (gcc, clang, cc or CC) is found: training on the CPU goes without kernels, which is slower")
         return None
     try:
-        return _compiled(compiler)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home
-        reason = getattr(error, "stderr", None) or str(error)
-        line = (reason.strip().splitlines() or [type(error).__name__])[0]
-        say(f"{shlex.join(compiler)} cannot compile the CPU's kernels ({line}): training goes without, which is slower")
-        return None
+        return _compiled(shlex.split(compiler))
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
+    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:  # RuntimeError: there is no home
+        reason = str(error)
+    reason = reason.splitlines()[0]
+    say(f"{compiler} cannot compile the CPU's kernels ({reason}): training goes without, which is slower")
+    return None
 
 
 def _compiled(compiler: list[str]) -> ctypes.CDLL:
-    kept = _cache_folder() / f"cpu-kernels-{_key(compiler)}.so"
-    with suppress(OSError):  # is not there yet, or was damaged
-        return ctypes.CDLL(str(kept))
+    name, folder = f"cpu-kernels-{_key(compiler)}", _cache_folder()
+    for path in folder.glob(f"{name}-*.so"):
+        if _is_ours(path):
+            return ctypes.CDLL(str(path))
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        built = Path(scratch) / kept.name
+        built = Path(scratch) / "kernels.so"
         sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
         _output_of([*compiler, *_FLAGS, "-o", str(built), *sources, "-lm"])
         say(f"the CPU's kernels are compiled, in {time.monotonic() - begin:.0f} s")
-        try:
-            with atomic_file(kept) as temporary:
-                shutil.copy(built, temporary)
-        except StorageError:  # a container's home may be read-only; what is loaded needs its file no more
-            return ctypes.CDLL(str(built))
-    return ctypes.CDLL(str(kept))
+        with suppress(StorageError), atomic_file(folder / f"{name}-{_digest(built)}.so") as temporary:
+            shutil.copy(built, temporary)  # a container's home may be read-only
+        return ctypes.CDLL(str(built))  # needs its file no more
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file is whole, as the digest in its name says, and no one else could have written it."""
+    status = path.stat()
+    is_safe = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_safe and path.stem.endswith(f"-{_digest(path)}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _key(compiler: list[str]) -> str:

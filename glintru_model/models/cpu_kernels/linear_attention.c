@@ -24,7 +24,7 @@ INLINE void fetch(const float *row, long floats) {
 INLINE float normed(float *to, const float *x, long dim, float epsilon) {
     vec squares = all(0);
     for (long d = 0; d < dim; d += LANES) {
-        vec elu = where(load(x + d) > 0.0f, load(x + d), exponential(load(x + d)) - 1.0f);
+        vec elu = where(load(x + d) > 0.0f, load(x + d), exponential_less_one(load(x + d)));
         squares += elu * elu;
         store(to + d, elu);
     }

@@ -9,7 +9,7 @@ INLINE void tile(const int rows, const int vecs, const int adds, long depth, mat
                  float *out, long out_row) {
     vec sums[SUMS];
     UNROLLED for (int r = 0; r < rows; r++)
-        UNROLLED for (int c = 0; c < vecs; c++) sums[r * vecs + c] = adds ? load(out + r * out_row + c * LANES) : all(0);
+        UNROLLED for (int c = 0; c < vecs; c++) sums[r * vecs + c] = all(0);
     for (long k = 0; k < depth; k++) {
         vec right[MOST_VECS];
         UNROLLED for (int c = 0; c < vecs; c++) right[c] = load(b + k * b_row + c * LANES);
@@ -17,7 +17,11 @@ INLINE void tile(const int rows, const int vecs, const int adds, long depth, mat
             UNROLLED for (int c = 0; c < vecs; c++) sums[r * vecs + c] += a.at[r * a.row + k * a.column] * right[c];
     }
     UNROLLED for (int r = 0; r < rows; r++)
-        UNROLLED for (int c = 0; c < vecs; c++) store(out + r * out_row + c * LANES, sums[r * vecs + c]);
+        UNROLLED for (int c = 0; c < vecs; c++) {
+            float *to = out + r * out_row + c * LANES;
+            if (adds) sums[r * vecs + c] += load(to); /* not before, since it may be a long sum */
+            store(to, sums[r * vecs + c]);
+        }
 }
 
 INLINE void tiles(const int height, const int vecs, const int adds, long *done, long rows, long depth, matrix a,

@@ -7,6 +7,11 @@
 
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
 
+INLINE vec hyperbolic_tangent(vec x) {
+    vec twice = exponential_less_one(2.0f * x);
+    return twice / (twice + 2.0f);
+}
+
 /*
  * gates hold what the input brings and become the gates; hidden_parts (L, B, D) become what the state brings to the new
  * gate before the reset. weight is (D, 3 D).
@@ -27,7 +32,7 @@ int recurrence_forward(long begin, long end, long length, long batch, long dim, 
                 vec reset = sigmoid(load(gate) + load(part));
                 vec update = sigmoid(load(gate + dim) + load(part + dim));
                 vec from_state = load(part + 2 * dim);
-                vec new = 2.0f * sigmoid(2.0f * (load(gate + 2 * dim) + reset * from_state)) - 1.0f; /* tanh */
+                vec new = hyperbolic_tangent(load(gate + 2 * dim) + reset * from_state);
                 store(gate, reset);
                 store(gate + dim, update);
                 store(gate + 2 * dim, new);

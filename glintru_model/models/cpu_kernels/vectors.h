@@ -19,6 +19,7 @@ enum { LANES = 4, SUMS = 12 };
 /* SUMS vectors, and what is multiplied to make them, fit the registers of a core */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef unsigned uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -49,9 +50,8 @@ INLINE float sum_of(vec x) {
 #endif
 }
 
-/* exp to 2e-7 of itself, from Cephes' expf: 2^n times a polynomial of what is left; 0 below exp(-87), NaN of NaN */
-INLINE vec exponential(vec x) {
-    ivec vanishes = x < -87.0f; /* subnormal numbers are slow */
+/* exp(x) = scale + scale * less_one, after Cephes' expf: scale is 2^n, less_one a polynomial of what is left */
+INLINE void exponential_parts(vec x, vec *scale, vec *less_one) {
     x = where(x > 88.0f, all(88.0f), x);
     vec shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f; /* rounded, by adding 1.5 * 2^23 */
     vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
@@ -61,8 +61,22 @@ INLINE vec exponential(vec x) {
     y = y * rest + 4.1665795894e-2f;
     y = y * rest + 1.6666665459e-1f;
     y = y * rest + 5.0000001201e-1f;
-    y = y * rest * rest + rest + 1.0f;
-    return where(vanishes, all(0), y * (vec)(((ivec)shifted << 23) + 0x3f800000));
+    *less_one = y * rest * rest + rest;
+    *scale = (vec)(((uvec)shifted << 23) + 0x3f800000u);
+}
+
+/* exp(x) to 2e-7 of itself; 0 below exp(-87), since subnormal numbers are slow; NaN of NaN */
+INLINE vec exponential(vec x) {
+    vec scale, less_one;
+    exponential_parts(x, &scale, &less_one);
+    return where(x < -87.0f, all(0), scale * less_one + scale);
+}
+
+/* exp(x) - 1, near 0 too */
+INLINE vec exponential_less_one(vec x) {
+    vec scale, less_one;
+    exponential_parts(x, &scale, &less_one);
+    return where(x < -87.0f, all(-1), scale * less_one + (scale - 1.0f));
 }
 
 /* A matrix: its element (i, j) is at[i * row + j * column]. */

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import nn
 
 from glintru_model.models.layers import Dropout, TemporalConv, linear
 
@@ -69,6 +70,21 @@ def test_convolution_step_equals_the_whole(kernel_size):
         rows.append(row)
     torch.testing.assert_close(torch.stack(rows), conv(x))
     assert window.shape == (kernel_size - 1, 3, 4)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3)])
+def test_linear_equals_torch_forward_and_backward(shape):
+    torch.manual_seed(0)
+    ours = linear(3, 5).double()
+    nn.init.normal_(ours.bias)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(x), F.linear(x, ours.weight, ours.bias))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: torch.func.functional_call(ours, dict_of(ours, inputs), inputs[0]),
+        (x, *(parameter.detach().requires_grad_() for parameter in ours.parameters())),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours.float()(x.float()).dtype == torch.bfloat16
 
 
 def test_projections_that_share_a_layer_start_at_the_scale_of_one():

@@ -8,7 +8,7 @@ from glintru_model.config import (
     SasrecRecommender,
     TrainingConfig,
 )
-from glintru_model.data.batches import TrainingBatches
+from glintru_model.data.batches import Batch, TrainingBatches
 from glintru_model.models.registry import build_model
 from glintru_model.training import shares
 from glintru_model.training.cross_entropy import cross_entropy
@@ -75,3 +75,53 @@ def test_a_batch_has_no_more_pieces_than_samples(histories, monkeypatch):
     assert lengths == [1] * len(batch.lengths)
     assert loss.item() == pytest.approx(batch.targets.double().mean().item())
     assert weight.grad.item() == pytest.approx(loss.item())
+
+
+def test_pieces_hold_samples_of_like_length(monkeypatch):
+    lengths = torch.tensor([6, 1, 5, 2, 6, 1])
+    batch = batch_of(lengths)
+    monkeypatch.setattr(shares, "CPU_POSITIONS", 18)
+    seen = []
+
+    def loss_of(piece):
+        seen.append(piece)
+        return piece.weights.sum().requires_grad_()
+
+    backward_in_pieces(loss_of, batch)
+    assert [piece.lengths.tolist() for piece in seen] == [[1, 1, 2], [5, 6, 6]]
+    assert [piece.item_ids.shape for piece in seen] == [(3, 2), (3, 6)]
+    targets = {tuple(row.tolist()) for row in torch.stack([batch.rows, batch.positions, batch.targets], 1)}
+    order, found = torch.argsort(lengths, stable=True), set()
+    for number, piece in enumerate(seen):
+        whole_rows = order[3 * number + piece.rows]
+        found |= {tuple(row.tolist()) for row in torch.stack([whole_rows, piece.positions, piece.targets], 1)}
+        assert torch.equal(piece.item_ids[piece.rows, piece.positions], batch.item_ids[whole_rows, piece.positions])
+    assert found == targets
+
+
+def test_a_sample_with_one_target_keeps_it_in_its_piece(monkeypatch):
+    lengths = torch.tensor([6, 1, 5, 2])
+    last = lengths - 1
+    batch, rows = batch_of(lengths), torch.arange(4)
+    one_each = Batch(batch.item_ids, lengths, rows, last, batch.item_ids[rows, last], torch.ones(4))
+    monkeypatch.setattr(shares, "CPU_POSITIONS", 12)
+    seen = []
+
+    def loss_of(piece):
+        seen.append(piece)
+        return piece.weights.sum().requires_grad_()
+
+    backward_in_pieces(loss_of, one_each)
+    assert [piece.lengths.tolist() for piece in seen] == [[1, 2], [5, 6]]
+    for piece in seen:
+        newest = piece.item_ids[torch.arange(2), piece.lengths - 1]
+        assert torch.equal(piece.targets, newest)  # here a sample's target is its last item, in the samples' order
+
+
+def batch_of(lengths):
+    """A batch of samples of these lengths whose items and targets are all different."""
+    places = torch.arange(int(lengths.max())) < lengths[:, None]
+    rows, positions = places.nonzero().unbind(1)
+    item_ids = torch.zeros(places.shape, dtype=torch.long)
+    item_ids[rows, positions] = torch.arange(1, len(rows) + 1)
+    return Batch(item_ids, lengths, rows, positions, 100 + torch.arange(len(rows)), torch.ones(len(rows)))
