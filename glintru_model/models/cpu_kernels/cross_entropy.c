@@ -57,7 +57,7 @@ static void sum_over_items(scratch s, long num_items, long dim, const float *ite
  * row's exponentials; grad_hidden and grad_items (parts, V, D), which are zero before, the gradients of
  * sum_n weights[n] log(sums[n]).
  */
-int cross_entropy(long begin, long end, long parts, long num_rows, long num_items, long dim, const float *hidden,
+static int cross_entropy_part(long begin, long end, long parts, long num_rows, long num_items, long dim, const float *hidden,
                   const float *items, const float *weights, float *sums, float *grad_hidden, float *grad_items) {
     float *memory = room((num_items + 4 * dim + 2) * ROWS), *columns = memory + num_items * ROWS;
     if (!memory) return 1;
@@ -85,3 +85,7 @@ int cross_entropy(long begin, long end, long parts, long num_rows, long num_item
     free(memory);
     return 0;
 }
+
+SHARED(cross_entropy, (long parts, long num_rows, long num_items, long dim, const float *hidden,
+        const float *items, const float *weights, float *sums, float *grad_hidden, float *grad_items),
+       (parts, num_rows, num_items, dim, hidden, items, weights, sums, grad_hidden, grad_items))

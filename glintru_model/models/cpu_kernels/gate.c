@@ -15,7 +15,7 @@ INLINE vec normal(vec x, vec *density) {
     return where(x < 0.0f, tail, 1.0f - tail);
 }
 
-int gate_forward(long begin, long end, long dim, long row, const float *first, const float *second,
+static int gate_forward_part(long begin, long end, long dim, long row, const float *first, const float *second,
                  const float *weights, const float *gate, float *out) {
     for (long i = begin; i < end; i++)
         for (long d = 0; d < dim; d += LANES) {
@@ -27,8 +27,12 @@ int gate_forward(long begin, long end, long dim, long row, const float *first, c
     return 0;
 }
 
+SHARED(gate_forward, (long dim, long row, const float *first, const float *second, const float *weights,
+        const float *gate, float *out),
+       (dim, row, first, second, weights, gate, out))
+
 /* grad_weights (rows, 2) are each row's part of the gradient by the weights */
-int gate_backward(long begin, long end, long dim, long row, const float *first, const float *second,
+static int gate_backward_part(long begin, long end, long dim, long row, const float *first, const float *second,
                   const float *weights, const float *gate, const float *grad, float *grad_first, float *grad_second,
                   float *grad_gate, float *grad_weights) {
     for (long i = begin; i < end; i++) {
@@ -54,3 +58,8 @@ int gate_backward(long begin, long end, long dim, long row, const float *first, 
     }
     return 0;
 }
+
+SHARED(gate_backward, (long dim, long row, const float *first, const float *second, const float *weights,
+        const float *gate, const float *grad, float *grad_first, float *grad_second, float *grad_gate,
+        float *grad_weights),
+       (dim, row, first, second, weights, gate, grad, grad_first, grad_second, grad_gate, grad_weights))

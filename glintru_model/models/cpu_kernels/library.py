@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from threading import Thread
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ _SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 # sums may be fused with products, but neither reordered nor taken for finite
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _COMPILE_SECONDS = 120
-_ELEMENTS_PER_THREAD = 1 << 15  # less is done before another thread has started
+_ELEMENTS_PER_THREAD = 1 << 15  # less is done before another thread is there
 
 
 def can_run(x: Tensor, *widths: int) -> bool:
@@ -52,35 +51,21 @@ def is_like(x: Tensor, other: Tensor) -> bool:
     return x.shape == other.shape and x.dtype == other.dtype and x.device == other.device
 
 
-def run(kernel: str, batch: int, *arguments: Tensor | int | float | None) -> None:
+def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> None:
     """Call a kernel for a whole batch, in as many threads as torch has.
 
     Args:
         kernel: name of a function in the C sources.
-        batch: number of histories, or of rows, which the threads share.
-        arguments: what follows `begin` and `end`; tensors are contiguous, None is a null pointer.
+        count: number of histories, or of rows, which the threads share.
+        arguments: what follows threads and count; tensors are contiguous, None is a null pointer.
 
     Raises:
         TypeError: a tensor is not in float32 on the CPU.
         MemoryError: there is none for the kernel's sums.
     """
-    function = getattr(library(), kernel)
-    values = [_as_c(argument) for argument in arguments]
     elements = max((argument.numel() for argument in arguments if isinstance(argument, Tensor)), default=0)
-    parts = max(1, min(torch.get_num_threads(), batch, elements // _ELEMENTS_PER_THREAD))
-    failures: list[int] = []
-
-    def run_part(part: int) -> None:
-        begin, end = (ctypes.c_long(batch * bound // parts) for bound in (part, part + 1))
-        failures.append(function(begin, end, *values))
-
-    others = [Thread(target=run_part, args=(part,)) for part in range(1, parts)]
-    for thread in others:
-        thread.start()
-    run_part(0)
-    for thread in others:
-        thread.join()
-    if any(failures):
+    threads = max(1, min(torch.get_num_threads(), count, elements // _ELEMENTS_PER_THREAD))
+    if getattr(library(), kernel)(*map(_as_c, (threads, count, *arguments))):
         raise MemoryError(f"{kernel}: no memory for its sums")
 
 
@@ -113,7 +98,9 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: list[str]) -> ctypes.CDLL:
-    name, folder = f"cpu-kernels-{_key(compiler)}", _cache_folder()
+    processor = _output_of([*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull])
+    flags = [*_FLAGS, *([] if b"__clang__" in processor else _threads_of_torch())]
+    name, folder = f"cpu-kernels-{_key(compiler, flags, processor)}", _cache_folder()
     for path in folder.glob(f"{name}-*.so"):
         if _is_ours(path):
             return ctypes.CDLL(str(path))
@@ -121,11 +108,19 @@ def _compiled(compiler: list[str]) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / "kernels.so"
         sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
-        _output_of([*compiler, *_FLAGS, "-o", str(built), *sources, "-lm"])
+        _output_of([*compiler, "-o", str(built), *sources, *flags, "-lm"])
         say(f"the CPU's kernels are compiled, in {time.monotonic() - begin:.0f} s")
         with suppress(StorageError), atomic_file(folder / f"{name}-{_digest(built)}.so") as temporary:
             shutil.copy(built, temporary)  # a container's home may be read-only
         return ctypes.CDLL(str(built))  # needs its file no more
+
+
+def _threads_of_torch() -> list[str]:
+    """Return gcc's flags for the OpenMP library that torch has loaded: threads of another would contend with its own.
+
+    clang's runtime is another, so that its kernels take one thread.
+    """
+    return ["-fopenmp", "-Wl,--as-needed", *sorted(map(str, Path(torch.__file__).parent.glob("lib/libgomp*.so*")))]
 
 
 def _is_ours(path: Path) -> bool:
@@ -139,10 +134,9 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _key(compiler: list[str]) -> str:
+def _key(compiler: list[str], flags: list[str], processor: bytes) -> str:
     """Hash what the result depends on: sources, compiler, flags, and the processor in the compiler's eyes."""
-    digest = hashlib.sha256(shlex.join([*compiler, *_FLAGS]).encode())
-    digest.update(_output_of([*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull]))
+    digest = hashlib.sha256(shlex.join([*compiler, *flags]).encode() + processor)
     for path in _SOURCES:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -66,7 +66,7 @@ static void close_piece(float *piece, float *earlier, long floats) {
     memset(piece, 0, floats * sizeof(float));
 }
 
-int linear_attention_forward(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
+static int linear_attention_forward_part(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
                              const float *projected, float *out) {
     long width = heads * dim, square = apart(heads, dim), far = AHEAD * batch;
     float scale = 1.0f / sqrtf(dim), *sums = room(2 * square + 2 * width);
@@ -88,6 +88,10 @@ int linear_attention_forward(long begin, long end, long length, long batch, long
     free(sums);
     return 0;
 }
+
+SHARED(linear_attention_forward, (long length, long batch, long heads, long dim, float epsilon,
+        const float *projected, float *out),
+       (length, batch, heads, dim, epsilon, projected, out))
 
 /* where one step of a history is, and what is at hand of it */
 typedef struct {
@@ -123,7 +127,7 @@ INLINE void keys_values_backward(position p, float *sums, long heads, long dim) 
                         p.inverses[heads + h], dim);
 }
 
-int linear_attention_backward(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
+static int linear_attention_backward_part(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
                               const float *projected, const float *grad, float *grad_projected) {
     long width = heads * dim, square = apart(heads, dim), far = AHEAD * batch;
     float scale = 1.0f / sqrtf(dim), *sums = room(4 * square + 4 * width + 2 * heads);
@@ -155,3 +159,7 @@ int linear_attention_backward(long begin, long end, long length, long batch, lon
     free(sums);
     return 0;
 }
+
+SHARED(linear_attention_backward, (long length, long batch, long heads, long dim, float epsilon,
+        const float *projected, const float *grad, float *grad_projected),
+       (length, batch, heads, dim, epsilon, projected, grad, grad_projected))

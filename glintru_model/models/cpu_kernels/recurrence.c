@@ -16,7 +16,7 @@ INLINE vec hyperbolic_tangent(vec x) {
  * gates hold what the input brings and become the gates; hidden_parts (L, B, D) become what the state brings to the new
  * gate before the reset. weight is (D, 3 D).
  */
-int recurrence_forward(long begin, long end, long length, long batch, long dim, const float *weight, float *gates,
+static int recurrence_forward_part(long begin, long end, long length, long batch, long dim, const float *weight, float *gates,
                        float *states, float *hidden_parts) {
     long rows = end - begin, wide = 3 * dim;
     float *brought = room(rows * wide);
@@ -45,11 +45,15 @@ int recurrence_forward(long begin, long end, long length, long batch, long dim, 
     return 0;
 }
 
+SHARED(recurrence_forward, (long length, long batch, long dim, const float *weight, float *gates, float *states,
+        float *hidden_parts),
+       (length, batch, dim, weight, gates, states, hidden_parts))
+
 /*
  * grad is by the states after each step. grad_gates (L, B, 3, D) become the gradient before the nonlinearities, of the
  * new gate before the reset; grad_new (L, B, D) that of the new gate after it. weight is (3 D, D).
  */
-int recurrence_backward(long begin, long end, long length, long batch, long dim, const float *weight,
+static int recurrence_backward_part(long begin, long end, long length, long batch, long dim, const float *weight,
                         const float *gates, const float *states, const float *hidden_parts, const float *grad,
                         float *grad_gates, float *grad_new) {
     long rows = end - begin, wide = 3 * dim;
@@ -78,3 +82,7 @@ int recurrence_backward(long begin, long end, long length, long batch, long dim,
     free(carried);
     return 0;
 }
+
+SHARED(recurrence_backward, (long length, long batch, long dim, const float *weight, const float *gates,
+        const float *states, const float *hidden_parts, const float *grad, float *grad_gates, float *grad_new),
+       (length, batch, dim, weight, gates, states, hidden_parts, grad, grad_gates, grad_new))

@@ -53,7 +53,7 @@ static void softmax(float *scores, span s, float scale, float *inverses, float *
     for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + logf(sums[i]);
 }
 
-int softmax_attention_forward(long begin, long end, long length, long heads, long dim, const float *qkv, float *out,
+static int softmax_attention_forward_part(long begin, long end, long length, long heads, long dim, const float *qkv, float *out,
                               float *log_sums) {
     long width = heads * dim, row = 3 * width;
     float scale = 1.0f / sqrtf(dim), inverses[QUERIES];
@@ -78,6 +78,9 @@ int softmax_attention_forward(long begin, long end, long length, long heads, lon
     return 0;
 }
 
+SHARED(softmax_attention_forward, (long length, long heads, long dim, const float *qkv, float *out, float *log_sums),
+       (length, heads, dim, qkv, out, log_sums))
+
 /* scores become weights exp(scale * score - log_sum), products of gradient and value the scores' gradient */
 static void weigh(float *scores, float *products, span s, float scale, const float *log_sums, const float *grad,
                   const float *out, long width, long dim) {
@@ -98,7 +101,7 @@ static void weigh(float *scores, float *products, span s, float scale, const flo
         }
 }
 
-int softmax_attention_backward(long begin, long end, long length, long heads, long dim, const float *qkv,
+static int softmax_attention_backward_part(long begin, long end, long length, long heads, long dim, const float *qkv,
                                const float *out, const float *log_sums, const float *grad, float *grad_qkv) {
     long width = heads * dim, row = 3 * width;
     float scale = 1.0f / sqrtf(dim), *scores = room(2 * (length + dim) * QUERIES);
@@ -125,3 +128,7 @@ int softmax_attention_backward(long begin, long end, long length, long heads, lo
     free(scores);
     return 0;
 }
+
+SHARED(softmax_attention_backward, (long length, long heads, long dim, const float *qkv, const float *out,
+        const float *log_sums, const float *grad, float *grad_qkv),
+       (length, heads, dim, qkv, out, log_sums, grad, grad_qkv))

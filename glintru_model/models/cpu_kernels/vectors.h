@@ -79,6 +79,20 @@ INLINE vec exponential_less_one(vec x) {
     return where(x < -87.0f, all(-1), scale * less_one + (scale - 1.0f));
 }
 
+/*
+ * Defines `name`, which lets threads share `count` histories or rows of which name_part does `begin` to `end`. Both
+ * return whether memory was short. parameters and arguments, in parentheses, are what follows those two.
+ */
+#define SHARED(name, parameters, arguments)                                                                      \
+    int name(long threads, long count, UNPACKED parameters) {                                                    \
+        int is_short = 0;                                                                                        \
+        _Pragma("omp parallel for if(threads > 1) num_threads(threads) reduction(| : is_short)")                 \
+        for (long part = 0; part < threads; part++)                                                              \
+            is_short |= name##_part(count * part / threads, count * (part + 1) / threads, UNPACKED arguments);   \
+        return is_short;                                                                                         \
+    }
+#define UNPACKED(...) __VA_ARGS__
+
 /* A matrix: its element (i, j) is at[i * row + j * column]. */
 typedef struct {
     const float *at;

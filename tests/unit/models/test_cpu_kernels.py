@@ -349,7 +349,7 @@ def test_without_a_compiler_training_goes_without_and_says_so(compiler, message,
 @pytest.mark.slow
 def test_the_sources_compile_without_a_warning(kernels, tmp_path):
     sources = [str(path) for path in library._SOURCES if path.suffix == ".c"]
-    strict = ["-Wall", "-Wextra", "-Werror", "-std=gnu11"]
+    strict = ["-Wall", "-Wextra", "-Werror", "-std=gnu11", *library._threads_of_torch()]
     for target in ("-march=native", "-march=haswell", "-march=x86-64"):
         if os.uname().machine == "x86_64" or target == "-march=native":
             flags = [target if flag == "-march=native" else flag for flag in library._FLAGS]
