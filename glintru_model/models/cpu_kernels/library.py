@@ -64,7 +64,9 @@ def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> Non
         MemoryError: there is none for the kernel's sums.
     """
     elements = max((argument.numel() for argument in arguments if isinstance(argument, Tensor)), default=0)
-    threads = max(1, min(torch.get_num_threads(), count, elements // _ELEMENTS_PER_THREAD))
+    threads = torch.get_num_threads()  # or one: OpenMP ends and starts threads where their number changes
+    if elements < threads * _ELEMENTS_PER_THREAD:
+        threads = 1
     if getattr(library(), kernel)(*map(_as_c, (threads, count, *arguments))):
         raise MemoryError(f"{kernel}: no memory for its sums")
 

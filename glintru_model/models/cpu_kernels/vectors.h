@@ -87,8 +87,10 @@ INLINE vec exponential_less_one(vec x) {
     int name(long threads, long count, UNPACKED parameters) {                                                    \
         int is_short = 0;                                                                                        \
         _Pragma("omp parallel for if(threads > 1) num_threads(threads) reduction(| : is_short)")                 \
-        for (long part = 0; part < threads; part++)                                                              \
-            is_short |= name##_part(count * part / threads, count * (part + 1) / threads, UNPACKED arguments);   \
+        for (long part = 0; part < threads; part++) {                                                            \
+            long begin = count * part / threads, end = count * (part + 1) / threads;                             \
+            if (begin < end) is_short |= name##_part(begin, end, UNPACKED arguments);                            \
+        }                                                                                                        \
         return is_short;                                                                                         \
     }
 #define UNPACKED(...) __VA_ARGS__

@@ -81,13 +81,7 @@ def test_pieces_hold_samples_of_like_length(monkeypatch):
     lengths = torch.tensor([6, 1, 5, 2, 6, 1])
     batch = batch_of(lengths)
     monkeypatch.setattr(shares, "CPU_POSITIONS", 18)
-    seen = []
-
-    def loss_of(piece):
-        seen.append(piece)
-        return piece.weights.sum().requires_grad_()
-
-    backward_in_pieces(loss_of, batch)
+    seen = pieces_of(batch)
     assert [piece.lengths.tolist() for piece in seen] == [[1, 1, 2], [5, 6, 6]]
     assert [piece.item_ids.shape for piece in seen] == [(3, 2), (3, 6)]
     targets = {tuple(row.tolist()) for row in torch.stack([batch.rows, batch.positions, batch.targets], 1)}
@@ -105,17 +99,22 @@ def test_a_sample_with_one_target_keeps_it_in_its_piece(monkeypatch):
     batch, rows = batch_of(lengths), torch.arange(4)
     one_each = Batch(batch.item_ids, lengths, rows, last, batch.item_ids[rows, last], torch.ones(4))
     monkeypatch.setattr(shares, "CPU_POSITIONS", 12)
+    seen = pieces_of(one_each)
+    assert [piece.lengths.tolist() for piece in seen] == [[1, 2], [5, 6]]
+    for piece in seen:
+        newest = piece.item_ids[torch.arange(2), piece.lengths - 1]
+        assert torch.equal(piece.targets, newest)  # here a sample's target is its last item, in the samples' order
+
+
+def pieces_of(batch):
     seen = []
 
     def loss_of(piece):
         seen.append(piece)
         return piece.weights.sum().requires_grad_()
 
-    backward_in_pieces(loss_of, one_each)
-    assert [piece.lengths.tolist() for piece in seen] == [[1, 2], [5, 6]]
-    for piece in seen:
-        newest = piece.item_ids[torch.arange(2), piece.lengths - 1]
-        assert torch.equal(piece.targets, newest)  # here a sample's target is its last item, in the samples' order
+    backward_in_pieces(loss_of, batch)
+    return seen
 
 
 def batch_of(lengths):
