@@ -23,7 +23,7 @@ from glintru_model.config import GlintruConfig, SasrecConfig
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.data.sequences import SequenceDataset, load_sequences
 from glintru_model.files import write_json
-from glintru_model.models.cpu_kernels import library
+from glintru_model.models.cpu_kernels import compiled
 from glintru_model.models.glintru_experts import LinearAttention
 from glintru_model.models.gru import GRU
 from glintru_model.models.layers import Dropout, gelu_gate
@@ -89,11 +89,11 @@ def step(name: str, dataset: SequenceDataset) -> Callable[[], None]:
 
 def compare(run: Callable[[], None], repetitions: int) -> dict[str, float]:
     """Return the best times, in ms, with the kernels and without."""
-    ways = {"with_kernels": library.library, "without": lambda: None}
+    ways = {"with_kernels": compiled.kernels, "without": lambda: None}
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(repetitions):
-        for way, compiled in ways.items():
-            with patch.object(library, "library", compiled):
+        for way, kernels in ways.items():
+            with patch.object(compiled, "kernels", kernels):
                 begin = time.perf_counter()
                 run()
             best[way] = min(best[way], (time.perf_counter() - begin) * 1e3)
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/cpu_kernels.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if library.library() is None:
+    if compiled.kernels() is None:
         raise SystemExit("there is nothing to compare without a C compiler")
     dataset = load_sequences(options.sequences)
     runs = {name: (run, 40) for name, run in layers().items()}

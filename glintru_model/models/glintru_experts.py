@@ -20,7 +20,7 @@ from glintru_model.models.attention import (
 )
 from glintru_model.models.base import at_newest
 from glintru_model.models.cpu_kernels import attention as cpu_attention
-from glintru_model.models.cpu_kernels.library import can_run
+from glintru_model.models.cpu_kernels.compiled import can_run
 from glintru_model.models.gru import GRU
 from glintru_model.models.layers import Dropout, TemporalConv, at_least_float32, linear
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from glintru_model.models.cpu_kernels.library import can_run, run
+from glintru_model.models.cpu_kernels.compiled import can_run, run
 from glintru_model.models.layers import at_least_float32
 from glintru_model.progress import say
 

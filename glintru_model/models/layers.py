@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from glintru_model.models.cpu_kernels import elementwise as cpu_kernels
-from glintru_model.models.cpu_kernels.library import can_run, is_like
+from glintru_model.models.cpu_kernels.compiled import can_run, is_like
 
 _UINT16 = 1 << 16
 

@@ -13,7 +13,7 @@ from glintru_model.config import SasrecConfig
 from glintru_model.errors import DataError
 from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender, at_newest, padding_mask
 from glintru_model.models.cpu_kernels.attention import causal_softmax_attention
-from glintru_model.models.cpu_kernels.library import can_run
+from glintru_model.models.cpu_kernels.compiled import can_run
 from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8

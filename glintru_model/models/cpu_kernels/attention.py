@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from glintru_model.models.cpu_kernels.library import run
+from glintru_model.models.cpu_kernels.compiled import run
 
 
 def causal_softmax_attention(qkv_BL3HK: Tensor) -> Tensor:

@@ -11,17 +11,11 @@ enum { ROWS = 64, ITEMS = 48, PIECE = 64 * ITEMS };
 typedef struct {
     float *exponentials; /* (V, ROWS) */
     float *columns;      /* the rows turned, (D, ROWS) */
-    float *piece, *sums; /* of exponentials times items, (D, ROWS), and of exponentials, (ROWS): of PIECE items, of all */
+    float *piece, *sums; /* of exponentials times items (D, ROWS), and of exponentials (ROWS): of PIECE items, of all */
     float *weighed;      /* rows times their weight over their sum, (ROWS, D) */
 } scratch;
 
 INLINE long block(long item, long num_items) { return num_items - item < ITEMS ? num_items - item : ITEMS; }
-
-static void turn(float *columns, const float *rows, long count, long dim) {
-    memset(columns, 0, dim * ROWS * sizeof(float));
-    for (long i = 0; i < count; i++)
-        for (long d = 0; d < dim; d++) columns[d * ROWS + i] = rows[i * dim + d];
-}
 
 /* logits (n, ROWS) become their exponentials, which are added to sums (ROWS) */
 static void exponentiate(float *logits, long n, float *sums) {
@@ -53,12 +47,13 @@ static void sum_over_items(scratch s, long num_items, long dim, const float *ite
 }
 
 /*
- * hidden is (N, D), items (V, D), weights and sums (N). No logit may exceed what exp can bear. sums become those of each
+ * hidden is (N, D), items (V, D), weights and sums (N). No logit may exceed what exp can bear. sums become those of a
  * row's exponentials; grad_hidden and grad_items (parts, V, D), which are zero before, the gradients of
  * sum_n weights[n] log(sums[n]).
  */
-static int cross_entropy_part(long begin, long end, long parts, long num_rows, long num_items, long dim, const float *hidden,
-                  const float *items, const float *weights, float *sums, float *grad_hidden, float *grad_items) {
+static int cross_entropy_part(long begin, long end, long parts, long num_rows, long num_items, long dim,
+                              const float *hidden, const float *items, const float *weights, float *sums,
+                              float *grad_hidden, float *grad_items) {
     float *memory = room((num_items + 4 * dim + 2) * ROWS), *columns = memory + num_items * ROWS;
     if (!memory) return 1;
     float *piece = columns + dim * ROWS, *all_sums = piece + (dim + 1) * ROWS, *weighed = all_sums + (dim + 1) * ROWS;
@@ -66,7 +61,7 @@ static int cross_entropy_part(long begin, long end, long parts, long num_rows, l
     for (long part = begin; part < end; part++)
         for (long first = num_rows * part / parts; first < num_rows * (part + 1) / parts; first += ROWS) {
             long left = num_rows * (part + 1) / parts - first, count = left < ROWS ? left : ROWS;
-            turn(s.columns, hidden + first * dim, count, dim);
+            turn(s.columns, ROWS, hidden + first * dim, dim, count, dim);
             sum_over_items(s, num_items, dim, items);
             for (long i = 0; i < count; i++) {
                 float sum = s.sums[dim * ROWS + i], quotient = weights[first + i] / sum;
@@ -76,7 +71,7 @@ static int cross_entropy_part(long begin, long end, long parts, long num_rows, l
                     s.weighed[i * dim + d] = hidden[(first + i) * dim + d] * quotient;
                 }
             }
-            for (long v = (num_items - 1) / ITEMS * ITEMS; v >= 0; v -= ITEMS) { /* the last ones are still in a cache */
+            for (long v = (num_items - 1) / ITEMS * ITEMS; v >= 0; v -= ITEMS) { /* the last are in a cache */
                 matrix exponentials = {s.exponentials + v * ROWS, ROWS, 1};
                 float *to = grad_items + (part * num_items + v) * dim;
                 add_product(block(v, num_items), count, dim, exponentials, s.weighed, dim, to, dim);

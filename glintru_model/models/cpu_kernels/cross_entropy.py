@@ -6,7 +6,7 @@ Shapes: N rows (one a target), D width, a multiple of 16, V items.
 import torch
 from torch import Tensor
 
-from glintru_model.models.cpu_kernels.library import run
+from glintru_model.models.cpu_kernels.compiled import run
 
 ROWS = 64  # what the kernel takes through the catalogue together
 MOST_BYTES = 1 << 30
@@ -18,7 +18,7 @@ def num_parts(num_rows: int, num_items: int, dim: int) -> int:
     Each holds the exponentials of its rows at hand, and a gradient of the items.
     """
     threads = min(torch.get_num_threads(), -(-num_rows // ROWS))
-    return max(0, min(threads, MOST_BYTES // (4 * num_items * (ROWS + dim))))
+    return min(threads, MOST_BYTES // (4 * num_items * (ROWS + dim)))
 
 
 def sums_and_gradients(

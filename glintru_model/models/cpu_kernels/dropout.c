@@ -13,8 +13,8 @@ INLINE uvec mixed(uvec x) {
  * out = x where kept, scaled up, plus residual unless that is null. An element's fate follows from the seed and its
  * place alone: the gradient, whose x is the output's, needs no mask. Dropped is what hashes below `dropped` of 2^32.
  */
-static int dropout_part(long begin, long end, long row, long seed, long dropped, float scale, const float *x, const float *residual,
-            float *out) {
+static int dropout_part(long begin, long end, long row, long seed, long dropped, float scale, const float *x,
+                        const float *residual, float *out) {
     uvec places = (uvec){PLACES} + (unsigned)seed;
     int least = (int)(dropped - (1L << 31)); /* of a hash taken for a signed number */
     for (long at = begin * row; at < end * row; at += LANES) {

@@ -16,7 +16,7 @@ INLINE vec normal(vec x, vec *density) {
 }
 
 static int gate_forward_part(long begin, long end, long dim, long row, const float *first, const float *second,
-                 const float *weights, const float *gate, float *out) {
+                             const float *weights, const float *gate, float *out) {
     for (long i = begin; i < end; i++)
         for (long d = 0; d < dim; d += LANES) {
             long at = i * row + d;
@@ -33,8 +33,8 @@ SHARED(gate_forward, (long dim, long row, const float *first, const float *secon
 
 /* grad_weights (rows, 2) are each row's part of the gradient by the weights */
 static int gate_backward_part(long begin, long end, long dim, long row, const float *first, const float *second,
-                  const float *weights, const float *gate, const float *grad, float *grad_first, float *grad_second,
-                  float *grad_gate, float *grad_weights) {
+                              const float *weights, const float *gate, const float *grad, float *grad_first,
+                              float *grad_second, float *grad_gate, float *grad_weights) {
     for (long i = begin; i < end; i++) {
         vec by_first = all(0), by_second = all(0);
         for (long d = 0; d < dim; d += LANES) {

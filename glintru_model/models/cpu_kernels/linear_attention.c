@@ -12,7 +12,7 @@
  * sum loses its last bits. */
 enum { PIECE = 64, AHEAD = 3 };
 
-/* floats from one sum to the next: no multiple of 4096 bytes, at which a load waits for a store it has nothing to do with */
+/* floats from one sum to the next: no multiple of 4096 bytes, at which a load waits for a store of the other */
 INLINE long apart(long heads, long dim) { return heads * dim * dim + 2 * LANES; }
 
 /* a history's steps lie far apart, where the hardware does not look ahead */
@@ -66,8 +66,8 @@ static void close_piece(float *piece, float *earlier, long floats) {
     memset(piece, 0, floats * sizeof(float));
 }
 
-static int linear_attention_forward_part(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
-                             const float *projected, float *out) {
+static int linear_attention_forward_part(long begin, long end, long length, long batch, long heads, long dim,
+                                         float epsilon, const float *projected, float *out) {
     long width = heads * dim, square = apart(heads, dim), far = AHEAD * batch;
     float scale = 1.0f / sqrtf(dim), *sums = room(2 * square + 2 * width);
     if (!sums) return 1;
@@ -108,7 +108,8 @@ INLINE void prepare(position p, long heads, long dim, float scale, float epsilon
 INLINE void queries_backward(position p, float *sums, long heads, long dim) {
     long width = heads * dim, square = apart(heads, dim);
     for (long at = 0; at < width; at += dim)
-        step(sums + at * dim, sums + square + at * dim, p.v + at, p.unit + width + at, p.scaled + at, p.by_unit + at, dim);
+        step(sums + at * dim, sums + square + at * dim, p.v + at, p.unit + width + at, p.scaled + at, p.by_unit + at,
+             dim);
     for (long h = 0; h < heads; h++)
         normed_backward(p.to + h * dim, p.by_unit + h * dim, p.unit + h * dim, p.x + h * dim, p.inverses[h], dim);
 }
@@ -127,8 +128,9 @@ INLINE void keys_values_backward(position p, float *sums, long heads, long dim) 
                         p.inverses[heads + h], dim);
 }
 
-static int linear_attention_backward_part(long begin, long end, long length, long batch, long heads, long dim, float epsilon,
-                              const float *projected, const float *grad, float *grad_projected) {
+static int linear_attention_backward_part(long begin, long end, long length, long batch, long heads, long dim,
+                                          float epsilon, const float *projected, const float *grad,
+                                          float *grad_projected) {
     long width = heads * dim, square = apart(heads, dim), far = AHEAD * batch;
     float scale = 1.0f / sqrtf(dim), *sums = room(4 * square + 4 * width + 2 * heads);
     if (!sums) return 1;

@@ -16,8 +16,8 @@ INLINE vec hyperbolic_tangent(vec x) {
  * gates hold what the input brings and become the gates; hidden_parts (L, B, D) become what the state brings to the new
  * gate before the reset. weight is (D, 3 D).
  */
-static int recurrence_forward_part(long begin, long end, long length, long batch, long dim, const float *weight, float *gates,
-                       float *states, float *hidden_parts) {
+static int recurrence_forward_part(long begin, long end, long length, long batch, long dim, const float *weight,
+                                   float *gates, float *states, float *hidden_parts) {
     long rows = end - begin, wide = 3 * dim;
     float *brought = room(rows * wide);
     if (!brought) return 1;
@@ -54,8 +54,8 @@ SHARED(recurrence_forward, (long length, long batch, long dim, const float *weig
  * new gate before the reset; grad_new (L, B, D) that of the new gate after it. weight is (3 D, D).
  */
 static int recurrence_backward_part(long begin, long end, long length, long batch, long dim, const float *weight,
-                        const float *gates, const float *states, const float *hidden_parts, const float *grad,
-                        float *grad_gates, float *grad_new) {
+                                    const float *gates, const float *states, const float *hidden_parts,
+                                    const float *grad, float *grad_gates, float *grad_new) {
     long rows = end - begin, wide = 3 * dim;
     float *carried = room(2 * rows * dim), *through = carried + rows * dim; /* by what follows */
     if (!carried) return 1;

@@ -20,13 +20,6 @@ INLINE span span_from(long first, long length) {
     return (span){first, count, first + count};
 }
 
-/* rows (count, K) become columns (K, QUERIES), zero beyond count */
-static void turn(float *columns, const float *rows, long row, long count, long dim) {
-    memset(columns, 0, dim * QUERIES * sizeof(float));
-    for (long i = 0; i < count; i++)
-        for (long d = 0; d < dim; d++) columns[d * QUERIES + i] = rows[i * row + d];
-}
-
 /* no query sees a later key */
 static void hide_future(float *scores, span s) {
     for (long t = s.first + 1; t < s.seen; t++)
@@ -53,8 +46,8 @@ static void softmax(float *scores, span s, float scale, float *inverses, float *
     for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + logf(sums[i]);
 }
 
-static int softmax_attention_forward_part(long begin, long end, long length, long heads, long dim, const float *qkv, float *out,
-                              float *log_sums) {
+static int softmax_attention_forward_part(long begin, long end, long length, long heads, long dim, const float *qkv,
+                                          float *out, float *log_sums) {
     long width = heads * dim, row = 3 * width;
     float scale = 1.0f / sqrtf(dim), inverses[QUERIES];
     float *scores = room((length + dim) * QUERIES), *queries = scores + length * QUERIES;
@@ -65,7 +58,7 @@ static int softmax_attention_forward_part(long begin, long end, long length, lon
         for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
             long first = s.first;
             float *to = out + (first_step + first) * width + column;
-            turn(queries, q + first * row, row, s.count, dim);
+            turn(queries, QUERIES, q + first * row, row, s.count, dim);
             set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
             softmax(scores, s, scale, inverses, log_sums + head * length + first);
             set_product(s.count, s.seen, dim, (matrix){scores, 1, QUERIES}, v, row, to, width);
@@ -102,7 +95,8 @@ static void weigh(float *scores, float *products, span s, float scale, const flo
 }
 
 static int softmax_attention_backward_part(long begin, long end, long length, long heads, long dim, const float *qkv,
-                               const float *out, const float *log_sums, const float *grad, float *grad_qkv) {
+                                           const float *out, const float *log_sums, const float *grad,
+                                           float *grad_qkv) {
     long width = heads * dim, row = 3 * width;
     float scale = 1.0f / sqrtf(dim), *scores = room(2 * (length + dim) * QUERIES);
     if (!scores) return 1;
@@ -115,8 +109,8 @@ static int softmax_attention_backward_part(long begin, long end, long length, lo
         for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
             long first = s.first;
             const float *g = grad + (first_step + first) * width + column, *o = out + (g - grad);
-            turn(queries, q + first * row, row, s.count, dim);
-            turn(grads, g, width, s.count, dim);
+            turn(queries, QUERIES, q + first * row, row, s.count, dim);
+            turn(grads, QUERIES, g, width, s.count, dim);
             set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
             set_product(s.seen, dim, QUERIES, (matrix){v, row, 1}, grads, QUERIES, deltas, QUERIES);
             weigh(scores, deltas, s, scale, log_sums + head * length + first, g, o, width, dim);

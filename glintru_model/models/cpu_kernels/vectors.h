@@ -95,6 +95,13 @@ INLINE vec exponential_less_one(vec x) {
     }
 #define UNPACKED(...) __VA_ARGS__
 
+/* rows (count, dim), `row` apart, become columns (dim, width), zero beyond count */
+INLINE void turn(float *columns, long width, const float *rows, long row, long count, long dim) {
+    memset(columns, 0, dim * width * sizeof(float));
+    for (long i = 0; i < count; i++)
+        for (long d = 0; d < dim; d++) columns[d * width + i] = rows[i * row + d];
+}
+
 /* A matrix: its element (i, j) is at[i * row + j * column]. */
 typedef struct {
     const float *at;

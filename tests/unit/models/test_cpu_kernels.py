@@ -1,42 +1,17 @@
-"""The kernels in C against the same layers in float64, which torch computes, and what happens where there are none."""
+"""The kernels in C against the same layers in float64, which torch computes."""
 
 import copy
-import ctypes
-import os
-import subprocess
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from glintru_model.config import GlintruConfig, SasrecConfig
-from glintru_model.models import gru
-from glintru_model.models.cpu_kernels import attention, cross_entropy, elementwise, library
-from glintru_model.models.glintru import GLINTRU
+from glintru_model.config import GlintruConfig
+from glintru_model.models.cpu_kernels import attention, compiled, cross_entropy
 from glintru_model.models.glintru_experts import LinearAttention
 from glintru_model.models.gru import GRU
 from glintru_model.models.layers import Dropout, gelu_gate, mixed_gelu_gate
-from glintru_model.models.sasrec import SASRec
 from glintru_model.training import cross_entropy as chunked
-
-
-@pytest.fixture
-def kernels(monkeypatch):
-    """Names of the kernels that were called, so that no test passes without them."""
-    if library.library() is None:
-        if os.environ.get("CI"):
-            pytest.fail("no C compiler: the kernels would go untested")
-        pytest.skip("no C compiler")
-    called, run = [], library.run
-
-    def spy(kernel, *arguments):
-        called.append(kernel)
-        run(kernel, *arguments)
-
-    monkeypatch.setattr(library, "_ELEMENTS_PER_THREAD", 1)
-    for module in (attention, cross_entropy, elementwise, gru):
-        monkeypatch.setattr(module, "run", spy)
-    return called
 
 
 @pytest.fixture(params=[1, 3])
@@ -200,47 +175,15 @@ def test_what_is_not_a_number_stays_so(kernels):
     assert len(kernels) == 4
 
 
-def gradients(model, item_ids, lengths):
-    model.zero_grad()
-    hidden = model.prefixes(item_ids, lengths)
-    torch.manual_seed(1)
-    (hidden * torch.randn(hidden.shape)).sum().backward()
-    found = {name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None}
-    return found | {"hidden": hidden.detach()}
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        GLINTRU(GlintruConfig(embedding_dim=64, num_blocks=2, dropout_rate=0), 30),
-        GLINTRU(GlintruConfig(embedding_dim=64, variant="paper", dropout_rate=0), 30),
-        SASRec(SasrecConfig(embedding_dim=32, dropout_rate=0), 30),
-    ],
-    ids=["glintru", "glintru-paper", "sasrec"],
-)
-def test_a_model_learns_the_same_with_kernels_and_without(model, kernels, monkeypatch):
-    model = copy.deepcopy(model).train()
-    item_ids, lengths = torch.randint(1, 31, (4, 20)), torch.tensor([20, 20, 7, 1])
-    item_ids[torch.arange(20) >= lengths[:, None]] = 0
-    found = gradients(model, item_ids, lengths)
-    assert len(set(kernels)) >= 2
-    kernels.clear()
-    monkeypatch.setattr(library, "library", lambda: None)
-    without = gradients(model, item_ids, lengths)
-    for name, expected in without.items():
-        assert (found[name] - expected).abs().max() <= 2e-5 * expected.abs().max(), name
-    assert not kernels
-
-
 def test_kernels_are_for_gradients_in_float32_of_widths_of_whole_vectors(kernels):
     x = torch.randn(3, 2, 64)
-    assert library.can_run(x, 64, 16)
-    assert not library.can_run(x, 64, 24)
-    assert not library.can_run(x.double(), 64)
-    assert not library.can_run(x.bfloat16(), 64)
-    assert not library.can_run(x.to("meta"), 64)
+    assert compiled.can_run(x, 64, 16)
+    assert not compiled.can_run(x, 64, 24)
+    assert not compiled.can_run(x.double(), 64)
+    assert not compiled.can_run(x.bfloat16(), 64)
+    assert not compiled.can_run(x.to("meta"), 64)
     with torch.no_grad():
-        assert not library.can_run(x, 64)
+        assert not compiled.can_run(x, 64)
 
 
 def test_other_types_beside_are_left_to_torch(kernels):
@@ -289,68 +232,6 @@ def test_short_memory_is_an_error(kernels, monkeypatch):
         def dropout(*arguments):
             return 1
 
-    monkeypatch.setattr(library, "library", Short)
+    monkeypatch.setattr(compiled, "kernels", Short)
     with pytest.raises(MemoryError, match="dropout"):
-        library.run("dropout", 4)
-
-
-@pytest.fixture
-def compile_anew(monkeypatch, tmp_path, kernels):
-    """`library` as a new process would call it, its files in a folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
-    return library.library.__wrapped__
-
-
-def test_what_is_compiled_is_kept_and_made_again_if_damaged(compile_anew, tmp_path, monkeypatch, capsys):
-    assert isinstance(compile_anew(), ctypes.CDLL)
-    assert "the CPU's kernels are compiled" in capsys.readouterr().out
-    [kept] = (tmp_path / "glintru").iterdir()
-    assert isinstance(compile_anew(), ctypes.CDLL)
-    assert capsys.readouterr().out == ""
-    whole = kept.read_bytes()
-    for spoil in (lambda: kept.write_bytes(whole[:5000]), lambda: kept.chmod(0o666)):
-        kept.unlink()
-        kept.write_bytes(whole)
-        spoil()  # a process that loads it may die, or run what another user wrote
-        assert isinstance(compile_anew(), ctypes.CDLL)
-        assert "compiled" in capsys.readouterr().out
-        assert kept.read_bytes() == whole
-    monkeypatch.setattr(library, "_FLAGS", (*library._FLAGS, "-g"))
-    compile_anew()
-    assert len(list(kept.parent.iterdir())) == 2
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(compile_anew, tmp_path, monkeypatch, capsys):
-    (tmp_path / "glintru").write_text("a file where the folder should be")
-    assert isinstance(compile_anew(), ctypes.CDLL)
-    assert "compiled" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("compiler", "message"),
-    [
-        (None, "no C compiler (gcc, clang, cc or CC) is found"),
-        ("no-such-cc", "no-such-cc cannot compile"),
-        ("false", "(exit code 1)"),
-        ('"', "(No closing"),
-    ],
-)
-def test_without_a_compiler_training_goes_without_and_says_so(compiler, message, compile_anew, monkeypatch, capsys):
-    if compiler:
-        monkeypatch.setenv("CC", compiler)
-    monkeypatch.setattr(library.shutil, "which", lambda name: None)
-    assert compile_anew() is None
-    said = capsys.readouterr().out
-    assert message in said
-    assert said.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_the_sources_compile_without_a_warning(kernels, tmp_path):
-    sources = [str(path) for path in library._SOURCES if path.suffix == ".c"]
-    strict = ["-Wall", "-Wextra", "-Werror", "-std=gnu11", *library._threads_of_torch()]
-    for target in ("-march=native", "-march=haswell", "-march=x86-64"):
-        if os.uname().machine == "x86_64" or target == "-march=native":
-            flags = [target if flag == "-march=native" else flag for flag in library._FLAGS]
-            subprocess.run(["gcc", *flags, *strict, "-o", str(tmp_path / "kernels.so"), *sources, "-lm"], check=True)
+        compiled.run("dropout", 4)

@@ -42,7 +42,7 @@ def can_compute(x: Tensor, *widths: int) -> bool:
         and x.dtype == torch.float32
         and all(width % WIDTH_MULTIPLE == 0 for width in widths)
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-        and library() is not None
+        and kernels() is not None
     )
 
 
@@ -67,7 +67,7 @@ def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> Non
     threads = torch.get_num_threads()  # or one: OpenMP ends and starts threads where their number changes
     if elements < threads * _ELEMENTS_PER_THREAD:
         threads = 1
-    if getattr(library(), kernel)(*map(_as_c, (threads, count, *arguments))):
+    if getattr(kernels(), kernel)(*map(_as_c, (threads, count, *arguments))):
         raise MemoryError(f"{kernel}: no memory for its sums")
 
 
@@ -82,7 +82,7 @@ def _as_c(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_l
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def kernels() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None, said once, where they cannot be compiled."""
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang", "cc")), None)
     if not compiler:
