@@ -3,14 +3,15 @@
 Lines (not a bar redrawn in place), because the same stage writes to a terminal, to a pod's log and to a file.
 """
 
+import sys
 import time
 
 MARK = "»"  # opens every line meant for the user; a runner may show these lines alone
 
 
-def say(message: str) -> None:
-    """Print one line for the user, at once."""
-    print(f"{MARK} {message}", flush=True)
+def say(message: str, *, aside: bool = False) -> None:
+    """Print one line for the user, at once; `aside` on standard error, where the caller's output may be data."""
+    print(f"{MARK} {message}", flush=True, file=sys.stderr if aside else sys.stdout)
 
 
 def format_seconds(seconds: float) -> str:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from glintru_model.models.attention import linear_attention_read
 from glintru_model.models.base import at_newest
+from glintru_model.models.cpu_kernels.compiled import can_run
 from glintru_model.models.glintru_experts import KEY_AND_VALUE, QUERY, LinearAttention, SelectiveGRU
+from glintru_model.models.gru import advance_by_kernel
 
 POSITIONS_AT_ONCE = 4096
 
@@ -122,12 +124,20 @@ def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: li
     taps, batch, dim = states.shape
     trail = states.new_empty(taps + len(still_there), batch, dim)
     trail[:taps] = states
+    if can_run(gates_nB3D, dim):
+        advance_by_kernel(gates_nB3D, weight, trail[taps - 1 :])  # also those that have taken their last step
+    else:
+        _advance_by_torch(gates_nB3D, weight, trail[taps - 1 :], still_there)
+    histories = torch.arange(batch, device=states.device)
+    return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]
+
+
+def _advance_by_torch(gates_nB3D: Tensor, weight: Tensor, states: Tensor, still_there: list[int]) -> None:
+    dim = states.shape[2]
     hidden, to_gates, to_new = torch.empty_like(states[0]), weight[: 2 * dim].T, weight[2 * dim :].T
-    for at, (gates, rows) in enumerate(zip(gates_nB3D, still_there, strict=True), start=taps):
-        state, candidate = trail[at - 1, :rows], gates[:rows, 2 * dim :]
+    for at, (gates, rows) in enumerate(zip(gates_nB3D, still_there, strict=True)):
+        state, candidate = states[at, :rows], gates[:rows, 2 * dim :]
         reset_update = gates[:rows, : 2 * dim].addmm_(state, to_gates).sigmoid_()
         torch.mm(state, to_new, out=hidden[:rows])
         candidate.addcmul_(hidden[:rows], reset_update[:, :dim]).tanh_()
-        torch.lerp(candidate, state, reset_update[:, dim:], out=trail[at, :rows])
-    histories = torch.arange(batch, device=states.device)
-    return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]
+        torch.lerp(candidate, state, reset_update[:, dim:], out=states[at + 1, :rows])

@@ -44,10 +44,9 @@ class GRU(nn.Module):
             x_LBD = at_least_float32(x_LBD)
             if torch.compiler.is_compiling():  # what is traced cannot write into views, and should be one operation
                 return self._by_torch(x_LBD, self.weight_input, self.weight_hidden)
-            arguments = x_LBD, self.weight_input, self.weight_hidden
-            if can_run(x_LBD, x_LBD.shape[2]):
-                return _RecurrenceByKernel.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
-            return _Recurrence.apply(*arguments, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
+            recurrence = _RecurrenceByKernel if can_run(x_LBD, x_LBD.shape[2]) else _Recurrence
+            keeps_all = torch.is_grad_enabled()
+            return recurrence.apply(x_LBD, self.weight_input, self.weight_hidden, keeps_all)  # type: ignore[no-any-return, no-untyped-call]
 
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
         dim, dtype = x_LBD.shape[2], x_LBD.dtype
@@ -121,25 +120,39 @@ class _RecurrenceByKernel(torch.autograd.Function):
     """The same, with the loops in C."""
 
     @staticmethod
-    def forward(ctx: Any, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor) -> Tensor:
-        length, batch, dim = x_LBD.shape
+    def forward(ctx: Any, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor, keeps_all: bool) -> Tensor:
         gates_LB3D = F.linear(x_LBD, weight_input).contiguous()
-        states = x_LBD.new_zeros(length + 1, batch, dim)
-        hidden_part = x_LBD.new_empty(length, batch, dim)
-        weight = weight_hidden.T.contiguous()
-        run("recurrence_forward", batch, length, batch, dim, weight, gates_LB3D, states, hidden_part)
+        states = x_LBD.new_zeros(len(x_LBD) + 1, *x_LBD.shape[1:])
+        hidden_part = torch.empty_like(x_LBD) if keeps_all else None
+        advance_by_kernel(gates_LB3D, weight_hidden, states, hidden_part)
         ctx.save_for_backward(x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden)
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_LBD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden = ctx.saved_tensors
         length, batch, dim = x_LBD.shape
         grad_gates, grad_new = torch.empty_like(gates_LB3D), torch.empty_like(hidden_part)
         saved = weight_hidden.contiguous(), gates_LB3D, states, hidden_part, grad_LBD.contiguous()
         run("recurrence_backward", batch, length, batch, dim, *saved, grad_gates, grad_new)
-        return _weights_backward(grad_gates, grad_new, x_LBD, states, weight_input)
+        return *_weights_backward(grad_gates, grad_new, x_LBD, states, weight_input), None
+
+
+def advance_by_kernel(
+    gates_LB3D: Tensor, weight_hidden: Tensor, states: Tensor, hidden_part_LBD: Tensor | None = None
+) -> None:
+    """Take states (L + 1, B, D), of which the first is given, through L steps; all are in the kernels' reach.
+
+    Args:
+        gates_LB3D: what the input brings, contiguous; they become the gates.
+        weight_hidden: (3D, D).
+        states: contiguous; becomes the state before each step and after the last.
+        hidden_part_LBD: contiguous; becomes what the state brings to the new gate before the reset.
+    """
+    length, batch, dim = len(gates_LB3D), *states.shape[1:]
+    weight = weight_hidden.T.contiguous()
+    run("recurrence_forward", batch, length, batch, dim, weight, gates_LB3D, states, hidden_part_LBD)
 
 
 def _weights_backward(

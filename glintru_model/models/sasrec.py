@@ -13,7 +13,7 @@ from glintru_model.config import SasrecConfig
 from glintru_model.errors import DataError
 from glintru_model.models.base import EMBEDDING_STD, SequentialRecommender, at_newest, padding_mask
 from glintru_model.models.cpu_kernels.attention import causal_softmax_attention
-from glintru_model.models.cpu_kernels.compiled import can_run
+from glintru_model.models.cpu_kernels.compiled import can_run, run
 from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8
@@ -40,6 +40,8 @@ class SasrecBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return (B, L, D)."""
+        if self._has_kernel(x_BLD):
+            return self._by_kernel(x_BLD, torch.empty_like(x_BLD), None)
         qkv_BL3HK = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads))
         if can_run(qkv_BL3HK, self.heads[1]):
             return self._transformed(x_BLD, causal_softmax_attention(qkv_BL3HK).flatten(2))
@@ -51,6 +53,8 @@ class SasrecBlock(nn.Module):
 
     def newest(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """Return `forward`'s row of each newest step, (B, D)."""
+        if self._has_kernel(x_BLD):
+            return self._by_kernel(x_BLD, x_BLD.new_empty(len(x_BLD), x_BLD.shape[2]), lengths_B)
         x_BD, normed_BLD = at_newest(x_BLD.transpose(0, 1), lengths_B), self.attention_norm(x_BLD)
         (q_weight, kv_weight), (q_bias, kv_bias) = (
             torch.split(parameter, [x_BD.shape[1], 2 * x_BD.shape[1]])
@@ -63,6 +67,23 @@ class SasrecBlock(nn.Module):
             q_BHK[:, :, None], k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible_B11L
         )
         return self._transformed(x_BD, attended_BH1K.flatten(1))
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        """Tell whether the whole block is one: it has neither gradient nor dropout, nor autocast's precision."""
+        is_inference = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        return is_inference and can_run(x, self.heads[1], x.shape[-1])
+
+    def _by_kernel(self, x_BLD: Tensor, out: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """Fill `out` with every step, (B, L, D), or with each newest one, (B, D)."""
+        batch, length, dim = x_BLD.shape
+        linears = self.query_key_value, self.output, self.network_in, self.network_out
+        norms = [part for norm in (self.attention_norm, self.network_norm) for part in (norm.weight, norm.bias)]
+        parts = [*(layer.weight.T for layer in linears), *(layer.bias for layer in linears), *norms]
+        packed = torch.cat([part.flatten() for part in parts])  # as transformer_block.c takes them apart
+        lengths = lengths_B.long().contiguous() if lengths_B is not None else None
+        sizes = batch, length, self.heads[0], dim, NORM_EPSILON
+        run("transformer_block", *sizes, packed, lengths, x_BLD.contiguous(), out)
+        return out
 
     def _transformed(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.dropout(self.output(attended), x)
@@ -117,6 +138,6 @@ class SASRec(SequentialRecommender):
         length = item_ids_BL.shape[1]
         if length > self.max_seq_len:
             raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
-        embedded_BLD = self.item_embedding(item_ids_BL) * self.scale + self.position_rows(length)
+        embedded_BLD = torch.add(self.position_rows(length), self.item_embedding(item_ids_BL), alpha=self.scale)
         dropped_BLD: Tensor = self.dropout(embedded_BLD)
         return dropped_BLD

@@ -19,6 +19,7 @@ from glintru_model.data.sequences import Vocabulary, load_vocabulary
 from glintru_model.errors import DataError, InputError
 from glintru_model.layout import VOCABULARY_FILE
 from glintru_model.models.base import SequentialRecommender
+from glintru_model.models.cpu_kernels.compiled import kernels
 from glintru_model.models.files import load_model
 from glintru_model.models.scorer import ModelScorer
 
@@ -78,6 +79,8 @@ class Recommender:
         self.model = model
         self.batch_size = max(1, min(256, _MAX_SCORES // (vocabulary.num_items + 1)))
         self._scorer = ModelScorer(model)
+        if model.item_embedding.weight.device.type == "cpu":
+            kernels()  # compiled now, if never before, and not while a request waits
         # Arrow's own look-up would hash the whole catalogue anew for every request
         self._indices_by_id = {item_id: row + 1 for row, item_id in enumerate(vocabulary.item_ids.to_pylist())}
         popularity = np.concatenate([[-np.inf], vocabulary.train_counts]).astype(np.float32)

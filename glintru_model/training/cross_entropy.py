@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from glintru_model.models.cpu_kernels.compiled import can_compute
+from glintru_model.models.cpu_kernels.compiled import can_run
 from glintru_model.models.cpu_kernels.cross_entropy import num_parts, sums_and_gradients
 
 CPU_BLOCK_BYTES = 1 << 20  # logits that are used again while they are in a core's cache
@@ -121,7 +121,7 @@ def _sums(hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD
     That by the items, which needs each row's sum, takes the place of the zeros in grad_items_VD.
     """
     are_small = _are_small(hidden_ND, items_VD)
-    has_kernel = are_small and can_compute(hidden_ND, hidden_ND.shape[1])
+    has_kernel = are_small and can_run(hidden_ND, hidden_ND.shape[1])
     if has_kernel and (parts := num_parts(len(hidden_ND), *items_VD.shape)):
         sums_N, grad_hidden_ND = sums_and_gradients(hidden_ND, items_VD, weights_N1[:, 0], grad_items_VD, parts)
         return sums_N.log(), grad_hidden_ND

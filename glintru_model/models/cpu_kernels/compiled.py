@@ -30,12 +30,7 @@ _ELEMENTS_PER_THREAD = 1 << 15  # less is done before another thread is there
 
 
 def can_run(x: Tensor, *widths: int) -> bool:
-    """Tell whether a gradient by x is wanted and the kernels can compute it; compiles them when first they can."""
-    return torch.is_grad_enabled() and can_compute(x, *widths)
-
-
-def can_compute(x: Tensor, *widths: int) -> bool:
-    """Tell whether the kernels are for x, where these widths are those of its rows."""
+    """Tell whether the kernels are for x, where these widths are those of its rows; compiles them when first they are."""
     return (
         type(x) in (Tensor, Parameter)  # others may hold no numbers
         and x.device.type == "cpu"
@@ -52,15 +47,15 @@ def is_like(x: Tensor, other: Tensor) -> bool:
 
 
 def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> None:
-    """Call a kernel for a whole batch, in as many threads as torch has.
+    """Call a kernel for a whole batch, in as many threads as torch has; no gradient goes through it.
 
     Args:
         kernel: name of a function in the C sources.
         count: number of histories, or of rows, which the threads share.
-        arguments: what follows threads and count; tensors are contiguous, None is a null pointer.
+        arguments: what follows threads and count; tensors are contiguous, in float32 or (numbers of steps) int64; None is a null pointer.
 
     Raises:
-        TypeError: a tensor is not in float32 on the CPU.
+        TypeError: a tensor is of another type, or not on the CPU.
         MemoryError: there is none for the kernel's sums.
     """
     elements = max((argument.numel() for argument in arguments if isinstance(argument, Tensor)), default=0)
@@ -75,8 +70,8 @@ def _as_c(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_l
     if argument is None:
         return ctypes.c_void_p(None)
     if isinstance(argument, Tensor):
-        if argument.dtype != torch.float32 or argument.device.type != "cpu":
-            raise TypeError(f"{argument.dtype} on {argument.device}, kernels take torch.float32 on cpu")
+        if argument.dtype not in (torch.float32, torch.int64) or argument.device.type != "cpu":
+            raise TypeError(f"{argument.dtype} on {argument.device}, kernels take torch.float32 and int64 on cpu")
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_float(argument)
 
@@ -86,7 +81,7 @@ def kernels() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None, said once, where they cannot be compiled."""
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang", "cc")), None)
     if not compiler:
-        say("no C compiler (gcc, clang, cc or CC) is found: training on the CPU goes without kernels, which is slower")
+        say("no C compiler (gcc, clang, cc or CC) is found: the CPU goes without kernels, which is slower", aside=True)
         return None
     try:
         return _compiled(shlex.split(compiler))
@@ -95,7 +90,7 @@ def kernels() -> ctypes.CDLL | None:
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:  # RuntimeError: there is no home
         reason = str(error)
     reason = reason.splitlines()[0]
-    say(f"{compiler} cannot compile the CPU's kernels ({reason}): training goes without, which is slower")
+    say(f"{compiler} cannot compile the CPU's kernels ({reason}) and goes without, which is slower", aside=True)
     return None
 
 
@@ -111,7 +106,7 @@ def _compiled(compiler: list[str]) -> ctypes.CDLL:
         built = Path(scratch) / "kernels.so"
         sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
         _output_of([*compiler, "-o", str(built), *sources, *flags, "-lm"])
-        say(f"the CPU's kernels are compiled, in {time.monotonic() - begin:.0f} s")
+        say(f"the CPU's kernels are compiled, in {time.monotonic() - begin:.0f} s", aside=True)
         with suppress(StorageError), atomic_file(folder / f"{name}-{_digest(built)}.so") as temporary:
             shutil.copy(built, temporary)  # a container's home may be read-only
         return ctypes.CDLL(str(built))  # needs its file no more

@@ -36,7 +36,7 @@ static int recurrence_forward_part(long begin, long end, long length, long batch
                 store(gate, reset);
                 store(gate + dim, update);
                 store(gate + 2 * dim, new);
-                store(hidden_parts + at * dim + d, from_state);
+                if (hidden_parts) store(hidden_parts + at * dim + d, from_state);
                 store(states + (at + batch) * dim + d, new + update * (load(before + b * dim + d) - new));
             }
         }

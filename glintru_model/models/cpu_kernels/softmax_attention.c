@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "vectors.h"
+#include "softmax_attention.h"
 
 enum { QUERIES = 32 }; /* of a row of scores, which are (keys, QUERIES): sums over keys need no shuffles */
 static const float HIDDEN = -1e30f;
@@ -14,9 +14,9 @@ typedef struct {
     long first, count, seen; /* queries first to first + count = seen see keys 0 to seen at most */
 } span;
 
-/* the shortest comes first, where it sees the fewest keys */
-INLINE span span_from(long first, long length) {
-    long count = first ? QUERIES : (length - 1) % QUERIES + 1;
+/* of the queries that are left; the shortest span comes first, where it sees the fewest keys */
+INLINE span span_from(long first, long left) {
+    long count = (left - 1) % QUERIES + 1;
     return (span){first, count, first + count};
 }
 
@@ -46,27 +46,35 @@ static void softmax(float *scores, span s, float scale, float *inverses, float *
     for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + logf(sums[i]);
 }
 
-static int softmax_attention_forward_part(long begin, long end, long length, long heads, long dim, const float *qkv,
-                                          float *out, float *log_sums) {
+long attention_room(long length, long dim) { return (length + dim) * QUERIES; }
+
+void attend(long from, long length, long heads, long dim, const float *qkv, float *out, float *log_sums,
+            float *scores) {
     long width = heads * dim, row = 3 * width;
-    float scale = 1.0f / sqrtf(dim), inverses[QUERIES];
-    float *scores = room((length + dim) * QUERIES), *queries = scores + length * QUERIES;
-    if (!scores) return 1;
-    for (long head = begin * heads; head < end * heads; head++) {
-        long first_step = head / heads * length, column = head % heads * dim;
-        const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
-        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
-            long first = s.first;
-            float *to = out + (first_step + first) * width + column;
-            turn(queries, QUERIES, q + first * row, row, s.count, dim);
+    float scale = 1.0f / sqrtf(dim), inverses[QUERIES], *queries = scores + length * QUERIES;
+    for (long head = 0; head < heads; head++) {
+        const float *q = qkv + head * dim, *k = q + width, *v = k + width;
+        for (span s = span_from(from, length - from); s.first < length; s = span_from(s.seen, QUERIES)) {
+            float *to = out + s.first * width + head * dim;
+            turn(queries, QUERIES, q + s.first * row, row, s.count, dim);
             set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
-            softmax(scores, s, scale, inverses, log_sums + head * length + first);
+            softmax(scores, s, scale, inverses, log_sums + head * length + s.first);
             set_product(s.count, s.seen, dim, (matrix){scores, 1, QUERIES}, v, row, to, width);
             for (long i = 0; i < s.count; i++)
                 for (long d = 0; d < dim; d += LANES)
                     store(to + i * width + d, load(to + i * width + d) * inverses[i]);
         }
     }
+}
+
+static int softmax_attention_forward_part(long begin, long end, long length, long heads, long dim, const float *qkv,
+                                          float *out, float *log_sums) {
+    long width = heads * dim;
+    float *scores = room(attention_room(length, dim));
+    if (!scores) return 1;
+    for (long b = begin; b < end; b++)
+        attend(0, length, heads, dim, qkv + b * length * 3 * width, out + b * length * width,
+               log_sums + b * heads * length, scores);
     free(scores);
     return 0;
 }
@@ -106,7 +114,7 @@ static int softmax_attention_backward_part(long begin, long end, long length, lo
         long first_step = head / heads * length, column = head % heads * dim;
         const float *q = qkv + first_step * row + column, *k = q + width, *v = k + width;
         float *grad_q = grad_qkv + first_step * row + column, *grad_k = grad_q + width, *grad_v = grad_k + width;
-        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, length)) {
+        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, QUERIES)) {
             long first = s.first;
             const float *g = grad + (first_step + first) * width + column, *o = out + (g - grad);
             turn(queries, QUERIES, q + first * row, row, s.count, dim);

@@ -3,6 +3,7 @@
  * row is made of whole vectors whatever the processor's are.
  */
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from glintru_model.models import gru
+from glintru_model.models import gru, sasrec
 from glintru_model.models.cpu_kernels import attention, compiled, cross_entropy, elementwise
 
 
@@ -20,6 +20,6 @@ def kernels(monkeypatch):
         run(kernel, *arguments)
 
     monkeypatch.setattr(compiled, "_ELEMENTS_PER_THREAD", 1)
-    for module in (attention, cross_entropy, elementwise, gru):
+    for module in (attention, cross_entropy, elementwise, gru, sasrec):
         monkeypatch.setattr(module, "run", spy)
     return called

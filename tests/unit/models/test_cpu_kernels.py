@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from glintru_model.config import GlintruConfig
+from glintru_model.config import GlintruConfig, SasrecConfig
 from glintru_model.models.cpu_kernels import attention, compiled, cross_entropy
 from glintru_model.models.glintru_experts import LinearAttention
 from glintru_model.models.gru import GRU
 from glintru_model.models.layers import Dropout, gelu_gate, mixed_gelu_gate
+from glintru_model.models.sasrec import SasrecBlock
 from glintru_model.training import cross_entropy as chunked
 
 
@@ -79,6 +80,28 @@ def test_recurrence(length, batch, dim, kernels, threads):
 
     assert_equals_float64(recur, torch.randn(length, batch, dim), *layer.parameters())
     assert kernels == ["recurrence_forward", "recurrence_backward"]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("batch", "heads", "head_dim"), [(1, 1, 16), (5, 2, 32), (4, 3, 48)])
+def test_transformer_block(length, batch, heads, head_dim, kernels, threads):
+    torch.manual_seed(0)
+    block = SasrecBlock(SasrecConfig(embedding_dim=heads * head_dim, num_heads=heads)).eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    x, lengths = torch.randn(batch, length, heads * head_dim) + 1, torch.arange(batch) % length + 1
+    exact = copy.deepcopy(block).double()
+    with torch.no_grad():
+        found = block(x), block.newest(x, lengths.int())
+        assert kernels == ["transformer_block"] * 2
+        expected = exact(x.double()), exact.newest(x.double(), lengths)
+        for ours, exactly in zip(found, expected, strict=True):
+            assert (ours.double() - exactly).abs().max() <= 1e-5 * exactly.abs().max()
+        assert len(kernels) == 2
+        with torch.autocast("cpu", torch.bfloat16):
+            block(x)
+    block.train()(x)
+    assert kernels.count("transformer_block") == 2
 
 
 @pytest.mark.parametrize("num_items", [2, 47, 48, 49, 130])
@@ -173,17 +196,23 @@ def test_what_is_not_a_number_stays_so(kernels):
     gated = gelu_gate(torch.full((2, 32), torch.nan))
     assert gated.isnan().all()
     assert len(kernels) == 4
+    kernels.clear()
+    block, x = SasrecBlock(SasrecConfig(embedding_dim=32)).eval(), torch.randn(2, 40, 32)
+    x[0, 20] = torch.nan
+    with torch.no_grad():
+        found = block(x)
+    assert found[0, 20:].isnan().all()
+    assert found[1].isfinite().all()
+    assert kernels == ["transformer_block"]
 
 
-def test_kernels_are_for_gradients_in_float32_of_widths_of_whole_vectors(kernels):
+def test_kernels_are_for_float32_and_widths_of_whole_vectors(kernels):
     x = torch.randn(3, 2, 64)
     assert compiled.can_run(x, 64, 16)
     assert not compiled.can_run(x, 64, 24)
     assert not compiled.can_run(x.double(), 64)
     assert not compiled.can_run(x.bfloat16(), 64)
     assert not compiled.can_run(x.to("meta"), 64)
-    with torch.no_grad():
-        assert not compiled.can_run(x, 64)
 
 
 def test_other_types_beside_are_left_to_torch(kernels):
