@@ -1,9 +1,10 @@
-"""What the kernels in C save on a CPU: each layer and a whole training step with them and without, side by side.
+"""What the kernels in C save on a CPU: layers, training steps and rankings with them and without, side by side.
 
     taskset --cpu-list 0 python -m benchmarks.cpu_kernels --sequences build/benchmark/ml-1m/sequences
 
 Layers take 37 histories of 200 events at width 64, cross-entropy as many targets over 3,416 items; steps are those of
-the default settings on the given sequences. Each figure is the best of some repetitions, which alternate; one thread.
+the default settings on the given sequences, as are the rankings: a top-10 for every user, in batches of 256, and the
+vector of a single history of 200 events. Each figure is the best of some repetitions, which alternate; one thread.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data_at_scale import describe_machine
-from benchmarks.own_training import recommender
+from benchmarks.own_training import recommender, users_per_second
 from glintru_model.config import GlintruConfig, SasrecConfig
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.data.sequences import SequenceDataset, load_sequences
@@ -87,7 +88,22 @@ def step(name: str, dataset: SequenceDataset) -> Callable[[], None]:
     return run
 
 
-def compare(run: Callable[[], None], repetitions: int) -> dict[str, float]:
+def rankings(name: str, dataset: SequenceDataset) -> dict[str, Callable[[], object]]:
+    """Return a top-10 for every user, and the encoding of one history."""
+    model = build_model(recommender(name, LENGTH, 0, "cpu"), dataset.num_items).eval()
+    item_ids, lengths = torch.randint(1, dataset.num_items + 1, (1, LENGTH)), torch.tensor([LENGTH])
+
+    def encode() -> None:
+        with torch.no_grad():
+            model.last_hidden(item_ids, lengths)
+
+    return {
+        f"top-10 of every user, {name}": lambda: users_per_second(model, dataset),
+        f"one history, {name}": encode,
+    }
+
+
+def compare(run: Callable[[], object], repetitions: int) -> dict[str, float]:
     """Return the best times, in ms, with the kernels and without."""
     ways = {"with_kernels": compiled.kernels, "without": lambda: None}
     best = dict.fromkeys(ways, float("inf"))
@@ -110,9 +126,10 @@ def main() -> None:
     if compiled.kernels() is None:
         raise SystemExit("there is nothing to compare without a C compiler")
     dataset = load_sequences(options.sequences)
-    runs = {name: (run, 40) for name, run in layers().items()}
+    runs: dict[str, tuple[Callable[[], object], int]] = {name: (run, 40) for name, run in layers().items()}
     for name in ("glintru", "sasrec"):
         runs[f"eight steps of {name}"] = step(name, dataset), 8
+        runs |= {title: (run, 8) for title, run in rankings(name, dataset).items()}
     results: dict[str, Any] = {"hardware": describe_machine(), "milliseconds": {}}
     for name, (run, repetitions) in runs.items():
         results["milliseconds"][name] = best = compare(run, repetitions)

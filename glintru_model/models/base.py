@@ -24,10 +24,10 @@ class SequentialRecommender(nn.Module):
         causal: whether position t of `encode` sees only items up to t.
         trains_every_position: whether `prefixes` exists, so that one pass trains every position.
         item_embedding: (V + 1, D); row 0 is padding and stays zero.
-        cpu_batch_size: histories of like length that a CPU encodes fastest together.
+        cpu_batch_positions: positions of histories that a CPU encodes fastest together.
     """
 
-    cpu_batch_size = 64
+    cpu_batch_positions = 1 << 13
 
     def __init__(self, num_items: int, architecture: ArchitectureConfig, *, causal: bool) -> None:
         super().__init__()

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from glintru_model.config import GlintruConfig
@@ -30,8 +29,7 @@ from glintru_model.models.layers import Dropout, gelu_gate, linear, mixed_gelu_g
 
 State = tuple[BlockState, ...]
 
-BY_ITEM_FROM = 16  # histories; fewer are encoded in less time than a look through the catalogue takes
-CPU_BATCH_SIZE_BY_ITEM = 512
+CPU_BATCH_POSITIONS_BY_ITEM = 1 << 16
 
 
 class GlintruBlock(nn.Module):
@@ -91,8 +89,8 @@ class GLINTRU(SequentialRecommender):
         self.trains_every_position = self.causal or (config.num_blocks == 1 and not config.released_padding)
         self.config = config
         self._by_item = self.causal and config.num_blocks == 1
-        if self._by_item:
-            self.cpu_batch_size = CPU_BATCH_SIZE_BY_ITEM
+        if self._by_item and num_items <= CPU_BATCH_POSITIONS_BY_ITEM:
+            self.cpu_batch_positions = CPU_BATCH_POSITIONS_BY_ITEM
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(GlintruBlock(config) for _ in range(config.num_blocks))
 
@@ -111,12 +109,12 @@ class GLINTRU(SequentialRecommender):
     def last_hidden(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Turn each history into the vector of its newest position, hidden_BD; see `SequentialRecommender`.
 
-        In evaluation mode and without gradients, one causal block on a CPU takes many histories item by item, in the
-        weights' precision whatever autocast says.
+        In evaluation mode and without gradients, one causal block on a CPU takes as many steps as there are items, or
+        more, item by item, in the weights' precision whatever autocast says.
         """
         is_inference = not self.training and not torch.is_grad_enabled()
-        is_many = len(item_ids_BL) >= BY_ITEM_FROM and item_ids_BL.device.type == "cpu"
-        if not (self._by_item and is_inference and is_many):
+        items_repeat = item_ids_BL.numel() >= self.num_items and item_ids_BL.device.type == "cpu"
+        if not (self._by_item and is_inference and items_repeat):
             return super().last_hidden(item_ids_BL, lengths_B)
         self._refuse_bad_input(item_ids_BL, lengths_B)
         with torch.autocast("cpu", enabled=False):
@@ -144,10 +142,6 @@ class GLINTRU(SequentialRecommender):
 
     def _occurring(self, item_ids_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return padding and the items that occur, ascending, (U,), and where in it each id is, (B, L)."""
-        if item_ids_BL.numel() < self.num_items:  # a sort is faster than a look through the catalogue
-            with_padding = F.pad(item_ids_BL.flatten(), (1, 0), value=PADDING_ID)
-            items_U, places = torch.unique(with_padding, return_inverse=True)
-            return items_U, places[1:].view_as(item_ids_BL)
         occurs = torch.zeros(self.num_items + 1, dtype=torch.bool, device=item_ids_BL.device)
         occurs[item_ids_BL] = True
         occurs[PADDING_ID] = True  # also where no history is padded

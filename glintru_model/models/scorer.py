@@ -1,5 +1,7 @@
 """A model as evaluation and serving see it: histories in, scores of the whole catalogue out."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from glintru_model.errors import DataError
 from glintru_model.models.base import PADDING_ID, SequentialRecommender
 
-GPU_BATCH_SIZE = 1024  # histories that are encoded together
+GPU_BATCH_POSITIONS = 1 << 18  # that are encoded together
 
 
 class ModelScorer:
@@ -41,20 +43,28 @@ class ModelScorer:
         model, was_training = self.model, self.model.training
         device = model.item_embedding.weight.device
         starts = np.maximum(starts, ends - model.max_seq_len)
-        by_length = np.argsort(ends - starts, kind="stable")  # so that little of a batch is padding
-        batch_size = model.cpu_batch_size if device.type == "cpu" else GPU_BATCH_SIZE
+        positions = model.cpu_batch_positions if device.type == "cpu" else GPU_BATCH_POSITIONS
         hidden_BD = torch.empty(len(starts), model.item_embedding.embedding_dim, device=device)
         model.eval()
         try:
             with torch.no_grad():  # not inference mode: callers mask the scores in place
-                for begin in range(0, len(by_length), batch_size):
-                    rows = by_length[begin : begin + batch_size]
+                for rows in _together(ends - starts, positions):
                     item_ids_BL, lengths_B = pad_right(item_ids, starts[rows], ends[rows])
                     last_BD = model.last_hidden(item_ids_BL.to(device), lengths_B.to(device))
                     hidden_BD[torch.from_numpy(rows).to(device)] = last_BD.float()
                 return model.score(hidden_BD)
         finally:
             model.train(was_training)
+
+
+def _together(lengths: npt.NDArray[np.int64], positions: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Cut histories of like length, so that little is padding, into batches of so many positions, or one history."""
+    longest_first = np.argsort(-lengths, kind="stable")
+    begin = 0
+    while begin < len(longest_first):
+        count = max(1, positions // int(lengths[longest_first[begin]]))
+        yield longest_first[begin : begin + count]
+        begin += count
 
 
 def pad_right(

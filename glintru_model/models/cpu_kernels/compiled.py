@@ -30,7 +30,7 @@ _ELEMENTS_PER_THREAD = 1 << 15  # less is done before another thread is there
 
 
 def can_run(x: Tensor, *widths: int) -> bool:
-    """Tell whether the kernels are for x, where these widths are those of its rows; compiles them when first they are."""
+    """Tell whether the kernels can compute x, where these widths are those of its rows; compiles them if need be."""
     return (
         type(x) in (Tensor, Parameter)  # others may hold no numbers
         and x.device.type == "cpu"
@@ -52,7 +52,8 @@ def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> Non
     Args:
         kernel: name of a function in the C sources.
         count: number of histories, or of rows, which the threads share.
-        arguments: what follows threads and count; tensors are contiguous, in float32 or (numbers of steps) int64; None is a null pointer.
+        arguments: what follows threads and count; tensors are contiguous, in float32 or, where they count, int64; None
+            is a null pointer.
 
     Raises:
         TypeError: a tensor is of another type, or not on the CPU.

@@ -138,7 +138,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(compile_anew, tmp_path, 
         ('"', "(No closing"),
     ],
 )
-def test_without_a_compiler_the_kernels_are_done_without_and_that_is_said(compiler, message, compile_anew, monkeypatch, capsys):
+def test_without_a_compiler_a_line_says_so(compiler, message, compile_anew, monkeypatch, capsys):
     if compiler:
         monkeypatch.setenv("CC", compiler)
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)

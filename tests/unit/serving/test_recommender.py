@@ -6,6 +6,7 @@ import torch
 
 from glintru_model.errors import DataError, InputError
 from glintru_model.models.files import load_model
+from glintru_model.serving import recommender as serving
 from glintru_model.serving.recommender import Recommender
 
 NUM_ITEMS = 30
@@ -137,6 +138,13 @@ def test_bad_request_is_one_line(recommender, arguments, message):
 def test_number_where_the_catalogue_has_text_is_refused(text_recommender):
     with pytest.raises(InputError, match=r"found 5 \(int\), item ids of this model are text"):
         text_recommender.recommend([[5]])
+
+
+def test_kernels_are_compiled_before_the_first_request(recommender, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(serving, "kernels", lambda: compiled.append(True))
+    Recommender(recommender.model, recommender.vocabulary)
+    assert compiled
 
 
 def test_vocabulary_of_another_model_is_refused(recommender, text_recommender, glintru_dir):
