@@ -123,7 +123,7 @@ class _RecurrenceByKernel(torch.autograd.Function):
     def forward(ctx: Any, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor, keeps_all: bool) -> Tensor:
         gates_LB3D = F.linear(x_LBD, weight_input).contiguous()
         states = x_LBD.new_zeros(len(x_LBD) + 1, *x_LBD.shape[1:])
-        hidden_part = torch.empty_like(x_LBD) if keeps_all else None
+        hidden_part = x_LBD.new_empty(x_LBD.shape) if keeps_all else None
         advance_by_kernel(gates_LB3D, weight_hidden, states, hidden_part)
         ctx.save_for_backward(x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden)
         return states[1:]

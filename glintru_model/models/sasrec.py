@@ -41,7 +41,7 @@ class SasrecBlock(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return (B, L, D)."""
         if self._has_kernel(x_BLD):
-            return self._by_kernel(x_BLD, torch.empty_like(x_BLD), None)
+            return self._by_kernel(x_BLD, x_BLD.new_empty(x_BLD.shape), None)
         qkv_BL3HK = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads))
         if can_run(qkv_BL3HK, self.heads[1]):
             return self._transformed(x_BLD, causal_softmax_attention(qkv_BL3HK).flatten(2))
@@ -70,7 +70,8 @@ class SasrecBlock(nn.Module):
 
     def _has_kernel(self, x: Tensor) -> bool:
         """Tell whether the whole block is one: it has neither gradient nor dropout, nor autocast's precision."""
-        is_inference = not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        drops = self.dropout.training and self.dropout.rate > 0
+        is_inference = not (drops or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
         return is_inference and can_run(x, self.heads[1], x.shape[-1])
 
     def _by_kernel(self, x_BLD: Tensor, out: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -91,7 +91,7 @@ def kernels() -> ctypes.CDLL | None:
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:  # RuntimeError: there is no home
         reason = str(error)
     reason = reason.splitlines()[0]
-    say(f"{compiler} cannot compile the CPU's kernels ({reason}) and goes without, which is slower", aside=True)
+    say(f"{compiler} cannot compile the CPU's kernels ({reason}): the CPU goes without, which is slower", aside=True)
     return None
 
 

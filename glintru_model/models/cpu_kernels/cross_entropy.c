@@ -6,7 +6,7 @@
 #include "vectors.h"
 
 /* Rows share a pass over the items; of these so many are at work that their exponentials stay in the nearest cache. */
-enum { ROWS = 64, ITEMS = 48, PIECE = 64 * ITEMS };
+enum { ROWS = 64, ITEMS = 96, PIECE = 32 * ITEMS };
 
 typedef struct {
     float *exponentials; /* (V, ROWS) */
@@ -22,7 +22,7 @@ static void exponentiate(float *logits, long n, float *sums) {
     for (long i = 0; i < ROWS; i += LANES) {
         vec sum = all(0);
         for (long v = 0; v < n; v++) {
-            vec x = exponential(load(logits + v * ROWS + i));
+            vec x = exponential_within(load(logits + v * ROWS + i));
             store(logits + v * ROWS + i, x);
             sum += x;
         }
@@ -47,7 +47,7 @@ static void sum_over_items(scratch s, long num_items, long dim, const float *ite
 }
 
 /*
- * hidden is (N, D), items (V, D), weights and sums (N). No logit may exceed what exp can bear. sums become those of a
+ * hidden is (N, D), items (V, D), weights and sums (N). No logit may exceed 88, nor be below -88. sums become those of a
  * row's exponentials; grad_hidden and grad_items (parts, V, D), which are zero before, the gradients of
  * sum_n weights[n] log(sums[n]).
  */

@@ -26,8 +26,8 @@ def sums_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return each row's sum of exp(h . w), (N,), and the gradient of sum_n weight_n log(sum_n) by hidden_ND.
 
-    Its gradient by the items takes the place of the zeros in grad_items_VD. No logit may exceed 88, where exp leaves
-    float32.
+    Its gradient by the items takes the place of the zeros in grad_items_VD. No logit may leave -88 to 88, where
+    exp leaves float32.
     """
     hidden_ND, items_VD, weights_N = hidden_ND.contiguous(), items_VD.contiguous(), weights_N.contiguous()
     sums_N, grad_hidden_ND = torch.empty_like(weights_N), torch.empty_like(hidden_ND)

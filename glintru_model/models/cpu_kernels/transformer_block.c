@@ -13,6 +13,10 @@ typedef struct {
     const float *attention_norm, *network_norm; /* (2, D): scale, shift */
 } block_weights;
 
+typedef struct {
+    float *qkv, *normed, *attended, *scores, *log_sums;
+} scratch;
+
 static block_weights unpacked(const float *at, long dim) {
     long square = dim * dim;
     const float *bias = at + 6 * square, *norms = bias + 6 * dim;
@@ -46,35 +50,37 @@ static void linear(long rows, long dim, long columns, const float *a, const floa
 }
 
 /* out gets the block's rows of steps `from` and later of one history */
-static void block(long from, long length, long heads, long dim, float epsilon, block_weights w, const float *x,
-                  float *out, float *qkv, float *normed, float *attended, float *log_sums, float *scores) {
+static void block(long from, long length, long heads, long dim, float epsilon, block_weights w, scratch s,
+                  const float *x, float *out) {
     long rows = length - from, wide = 3 * dim, skipped = from * dim;
-    layer_norm(length, dim, epsilon, w.attention_norm, x, normed);
-    linear(length, dim, 2 * dim, normed, w.query_key_value + dim, wide, w.bias + dim, NULL, qkv + dim, wide);
-    linear(rows, dim, dim, normed + skipped, w.query_key_value, wide, w.bias, NULL, qkv + from * wide, wide);
-    attend(from, length, heads, dim / heads, qkv, attended, log_sums, scores);
-    linear(rows, dim, dim, attended + skipped, w.output, dim, w.output_bias, x + skipped, out, dim);
-    layer_norm(rows, dim, epsilon, w.network_norm, out, normed);
-    linear(rows, dim, dim, normed, w.network_in, dim, w.in_bias, NULL, attended, dim);
-    for (long i = 0; i < rows * dim; i += LANES) store(attended + i, larger(all(0), load(attended + i)));
-    linear(rows, dim, dim, attended, w.network_out, dim, w.out_bias, out, out, dim);
+    layer_norm(length, dim, epsilon, w.attention_norm, x, s.normed);
+    linear(length, dim, 2 * dim, s.normed, w.query_key_value + dim, wide, w.bias + dim, NULL, s.qkv + dim, wide);
+    linear(rows, dim, dim, s.normed + skipped, w.query_key_value, wide, w.bias, NULL, s.qkv + from * wide, wide);
+    attend(from, length, heads, dim / heads, s.qkv, s.attended, s.log_sums, s.scores);
+    linear(rows, dim, dim, s.attended + skipped, w.output, dim, w.output_bias, x + skipped, out, dim);
+    layer_norm(rows, dim, epsilon, w.network_norm, out, s.normed);
+    linear(rows, dim, dim, s.normed, w.network_in, dim, w.in_bias, NULL, s.attended, dim);
+    for (long i = 0; i < rows * dim; i += LANES) store(s.attended + i, larger(all(0), load(s.attended + i)));
+    linear(rows, dim, dim, s.attended, w.network_out, dim, w.out_bias, out, out, dim);
 }
 
 /* x is (B, L, D), as is out; where `lengths` (B) are given, out (B, D) gets each history's newest step alone */
 static int transformer_block_part(long begin, long end, long length, long heads, long dim, float epsilon,
                                   const float *packed, const int64_t *lengths, const float *x, float *out) {
     block_weights weights = unpacked(packed, dim);
-    float *qkv = room(length * (5 * dim + heads) + attention_room(length, dim / heads));
-    if (!qkv) return 1;
-    float *normed = qkv + 3 * length * dim, *attended = normed + length * dim;
-    float *scores = attended + length * dim, *log_sums = scores + attention_room(length, dim / heads);
+    long scores = attention_room(length, dim / heads);
+    float *memory = room(length * (5 * dim + heads) + scores);
+    if (!memory) return 1;
+    float *normed = memory + 3 * length * dim, *attended = normed + length * dim, *rest = attended + length * dim;
+    scratch s = {memory, normed, attended, rest, rest + scores};
     for (long b = begin; b < end; b++) {
-        long steps = lengths ? lengths[b] : length, from = lengths ? steps - 1 : 0;
+        long steps = lengths ? lengths[b] : length;
+        if (steps < 1 || steps > length) steps = length; /* there is no such history */
+        long from = lengths ? steps - 1 : 0;
         float *to = out + b * (lengths ? dim : length * dim);
-        block(from, steps, heads, dim, epsilon, weights, x + b * length * dim, to, qkv, normed, attended, log_sums,
-              scores);
+        block(from, steps, heads, dim, epsilon, weights, s, x + b * length * dim, to);
     }
-    free(qkv);
+    free(memory);
     return 0;
 }
 

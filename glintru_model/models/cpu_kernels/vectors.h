@@ -51,9 +51,8 @@ INLINE float sum_of(vec x) {
 #endif
 }
 
-/* exp(x) = scale + scale * less_one, after Cephes' expf: scale is 2^n, less_one a polynomial of what is left */
+/* exp(x) = scale + scale * less_one for |x| up to 88, after Cephes' expf: 2^n, and a polynomial of what is left */
 INLINE void exponential_parts(vec x, vec *scale, vec *less_one) {
-    x = where(x > 88.0f, all(88.0f), x);
     vec shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f; /* rounded, by adding 1.5 * 2^23 */
     vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     vec y = all(1.9875691500e-4f);
@@ -66,17 +65,22 @@ INLINE void exponential_parts(vec x, vec *scale, vec *less_one) {
     *scale = (vec)(((uvec)shifted << 23) + 0x3f800000u);
 }
 
-/* exp(x) to 2e-7 of itself; 0 below exp(-87), since subnormal numbers are slow; NaN of NaN */
-INLINE vec exponential(vec x) {
+/* exp(x) to 2e-7 of itself for |x| up to 88; NaN of NaN */
+INLINE vec exponential_within(vec x) {
     vec scale, less_one;
     exponential_parts(x, &scale, &less_one);
-    return where(x < -87.0f, all(0), scale * less_one + scale);
+    return scale * less_one + scale;
+}
+
+/* the same of any x: at most exp(88), and 0 below exp(-87), since subnormal numbers are slow */
+INLINE vec exponential(vec x) {
+    return where(x < -87.0f, all(0), exponential_within(where(x > 88.0f, all(88.0f), x)));
 }
 
 /* exp(x) - 1, near 0 too */
 INLINE vec exponential_less_one(vec x) {
     vec scale, less_one;
-    exponential_parts(x, &scale, &less_one);
+    exponential_parts(where(x > 88.0f, all(88.0f), x), &scale, &less_one);
     return where(x < -87.0f, all(-1), scale * less_one + (scale - 1.0f));
 }
 

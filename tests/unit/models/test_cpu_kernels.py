@@ -80,6 +80,9 @@ def test_recurrence(length, batch, dim, kernels, threads):
 
     assert_equals_float64(recur, torch.randn(length, batch, dim), *layer.parameters())
     assert kernels == ["recurrence_forward", "recurrence_backward"]
+    assert_equals_float64(
+        lambda x, *weights: recur(x.transpose(0, 1), *weights), torch.randn(batch, length, dim), *layer.parameters()
+    )
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -89,7 +92,7 @@ def test_transformer_block(length, batch, heads, head_dim, kernels, threads):
     block = SasrecBlock(SasrecConfig(embedding_dim=heads * head_dim, num_heads=heads)).eval()
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
-    x, lengths = torch.randn(batch, length, heads * head_dim) + 1, torch.arange(batch) % length + 1
+    x, lengths = torch.randn(batch, length, heads * head_dim) + 1, length - torch.arange(batch) % length
     exact = copy.deepcopy(block).double()
     with torch.no_grad():
         found = block(x), block.newest(x, lengths.int())
@@ -98,10 +101,16 @@ def test_transformer_block(length, batch, heads, head_dim, kernels, threads):
         for ours, exactly in zip(found, expected, strict=True):
             assert (ours.double() - exactly).abs().max() <= 1e-5 * exactly.abs().max()
         assert len(kernels) == 2
+        permuted = x.transpose(0, 1).contiguous().transpose(0, 1)
+        torch.testing.assert_close(block(permuted), found[0])
+        assert len(kernels) == 3
         with torch.autocast("cpu", torch.bfloat16):
             block(x)
-    block.train()(x)
-    assert kernels.count("transformer_block") == 2
+        block.train()(x)  # drops
+        block.eval().dropout.train()
+        block(x)
+    assert block.eval()(x).requires_grad
+    assert kernels.count("transformer_block") == 3
 
 
 @pytest.mark.parametrize("num_items", [2, 47, 48, 49, 130])

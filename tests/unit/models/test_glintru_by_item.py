@@ -14,7 +14,8 @@ LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20, 20, 5, 33, 2, 1, 8, 30]
 
 def built(dtype=torch.float64, **settings):
     torch.manual_seed(0)
-    model = GLINTRU(GlintruConfig(embedding_dim=12, num_heads=3, **settings), NUM_ITEMS)
+    sizes = {"embedding_dim": 12, "num_heads": 3} if "embedding_dim" not in settings else {"num_heads": 1}
+    model = GLINTRU(GlintruConfig(**sizes, **settings), NUM_ITEMS)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too must matter
             parameter += 0.3 * torch.randn_like(parameter)
@@ -36,6 +37,18 @@ def test_equals_the_last_row_of_the_whole_encoding(positions, kernel_size, scale
     whole = model.encode(item_ids, lengths)[torch.arange(len(lengths)), lengths - 1]
     with torch.no_grad():
         torch.testing.assert_close(model.last_hidden(item_ids, lengths), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("positions", [1, 20, 4096])
+def test_equals_it_by_the_kernel_too(positions, kernels, monkeypatch):
+    monkeypatch.setattr(glintru_by_item, "POSITIONS_AT_ONCE", positions)
+    model, exact = built(torch.float32, embedding_dim=16), built(embedding_dim=16)
+    item_ids, lengths = histories(LENGTHS, 37)
+    with torch.no_grad():
+        found = model.last_hidden(item_ids, lengths)
+        assert set(kernels) == {"recurrence_forward", "gate_forward"}
+        expected = exact.newest(item_ids, lengths)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_equals_it_in_float32_to_a_ten_thousandth():

@@ -5,7 +5,7 @@ import torch
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender
 from glintru_model.errors import DataError
 from glintru_model.models.registry import build_model
-from glintru_model.models.scorer import ModelScorer, pad_right
+from glintru_model.models.scorer import ModelScorer, _together, pad_right
 
 SIZES = {"embedding_dim": 8, "num_heads": 2, "max_seq_len": 6}
 CONFIGS = [
@@ -32,6 +32,12 @@ def test_each_history_is_scored_by_its_newest_items_alone(config):
         newest = torch.tensor(flat[max(start, end - 6) : end], dtype=torch.long)[None]
         expected = model.encode(newest, torch.tensor([newest.shape[1]]))[0, -1] @ model.item_embedding.weight.T
         torch.testing.assert_close(scores[row, 1:], expected[1:].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_histories_of_like_length_are_encoded_together_up_to_so_many_positions():
+    lengths = np.array([1, 9, 2, 3, 4, 4, 1])
+    assert [rows.tolist() for rows in _together(lengths, 8)] == [[1], [4, 5], [3, 2], [0, 6]]
+    assert not list(_together(lengths[:0], 8))
 
 
 def test_scores_may_be_masked_in_place():
