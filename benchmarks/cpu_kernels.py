@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data_at_scale import describe_machine
-from benchmarks.own_training import recommender, users_per_second
+from benchmarks.own_training import recommender, top_10_speed
 from glintru_model.config import GlintruConfig, SasrecConfig
 from glintru_model.data.batches import TrainingBatches
 from glintru_model.data.sequences import SequenceDataset, load_sequences
@@ -98,7 +98,7 @@ def rankings(name: str, dataset: SequenceDataset) -> dict[str, Callable[[], obje
             model.last_hidden(item_ids, lengths)
 
     return {
-        f"top-10 of every user, {name}": lambda: users_per_second(model, dataset),
+        f"top-10 of every user, {name}": lambda: top_10_speed(model, dataset),
         f"one history, {name}": encode,
     }
 

@@ -37,6 +37,7 @@ MODELS = ("glintru", "glintru-paper", "sasrec")
 WIDTH = 64
 BFLOAT16 = "-bfloat16"  # ends the name of a model that trains in that precision
 SCORE_BATCH_SIZE = 256
+RANKINGS = 10  # as often as a peer validates
 _MATRIX = 2048
 
 
@@ -77,6 +78,11 @@ def recommender(name: str, max_seq_len: int, seconds: float, device: str) -> Gli
 
 
 def users_per_second(model: SequentialRecommender, dataset: SequenceDataset) -> float:
+    """Return the best speed of some, since a peer's is its best, too: a server's core is not always as fast."""
+    return max(top_10_speed(model, dataset) for _ in range(RANKINGS))
+
+
+def top_10_speed(model: SequentialRecommender, dataset: SequenceDataset) -> float:
     """Score every user's training history and take the best ten, the longest first as evaluation does."""
     cases = dataset.cases("validation")
     cases = cases.select(np.argsort(cases.history_starts - cases.history_ends, kind="stable"))
@@ -94,14 +100,16 @@ class Watch:
     A validation between epochs would be taken from the time that the training has.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.rates = [matrix_rate(device)]  # which swing by a third within minutes
         self.epochs: list[tuple[float, float]] = []  # seconds of training, targets
         self._keeping = 0.0
 
     def keep(self, model: SequentialRecommender) -> dict[str, float]:
-        """Take the place of validation: write the weights, and let the last epoch be the best."""
+        """Take the place of validation: take a matrix rate, write the weights, and let the last epoch be the best."""
         begin = time.perf_counter()
+        self.rates.append(matrix_rate(self.device))
         torch.save(model.state_dict(), self.folder / f"{len(self.epochs)}.pt")
         self._keeping = time.perf_counter() - begin
         return {"ndcg_at_10": float(len(self.epochs))}
@@ -131,14 +139,13 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
     """Train, and return what `benchmarks.peers_training` returns for a peer, and the share of the matrix rate."""
     config = recommender(name, max_seq_len, seconds, device)
     with tempfile.TemporaryDirectory() as folder:
-        watch, rates = Watch(Path(folder)), [matrix_rate(device)]
+        watch = Watch(Path(folder), device)
         model, _ = train(config, dataset, validate=watch.keep, on_epoch=watch.on_epoch)
-        rates.append(matrix_rate(device))  # it swings by a third within minutes
         curve = watch.curve(model, dataset)
     speed = sum(targets for _, targets in watch.epochs) / watch.seconds
     lengths = [min(end - 1, max_seq_len) for end in dataset.train_ends.tolist() if end > 1]
     operations = training_operations(config.architecture, dataset.num_items, lengths)
-    rate = float(np.mean(rates))
+    rate = float(np.mean(watch.rates))
     return {
         "targets_per_second": speed,
         "seconds_trained": watch.seconds,
@@ -147,7 +154,7 @@ def measure(name: str, dataset: SequenceDataset, max_seq_len: int, seconds: floa
         "curve": curve,
         "operations_per_target": operations,
         "matrix_rate": rate,
-        "matrix_rates": rates,
+        "matrix_rates": watch.rates,
         "share_of_matrix_rate": speed * operations / rate,
     }
 

@@ -76,7 +76,7 @@ class Clock:
     def note(self, recommended: pd.DataFrame, truth: pd.DataFrame, users_per_second: float) -> None:
         """Note a validation."""
         self.curve.append((self.seconds, ndcg_at_10(recommended, truth)))
-        self.users_per_second = users_per_second
+        self.users_per_second = max(self.users_per_second, users_per_second)
         self._due = min(self.seconds + self.between, self.limit)
 
 
