@@ -29,7 +29,7 @@ from glintru_model.models.layers import Dropout, gelu_gate, linear, mixed_gelu_g
 
 State = tuple[BlockState, ...]
 
-CPU_BATCH_POSITIONS_BY_ITEM = 1 << 15
+CPU_BATCH_POSITIONS_BY_ITEM = 1 << 15  # the more steps share the items' part, the better
 
 
 class GlintruBlock(nn.Module):

@@ -13,8 +13,8 @@ INLINE vec hyperbolic_tangent(vec x) {
 }
 
 /*
- * gates hold what the input brings and become the gates; hidden_parts (L, B, D) , if not NULL, become what the state brings
- * to the new gate before the reset. weight is (D, 3 D).
+ * gates hold what the input brings and become the gates; hidden_parts (L, B, D), if not NULL, become what the state
+ * brings to the new gate before the reset. weight is (D, 3 D).
  */
 static int recurrence_forward_part(long begin, long end, long length, long batch, long dim, const float *weight,
                                    float *gates, float *states, float *hidden_parts) {

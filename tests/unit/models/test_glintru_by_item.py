@@ -12,10 +12,9 @@ NUM_ITEMS = 40
 LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20, 20, 5, 33, 2, 1, 8, 30]
 
 
-def built(dtype=torch.float64, **settings):
+def built(dtype=torch.float64, embedding_dim=12, **settings):
     torch.manual_seed(0)
-    sizes = {"embedding_dim": 12, "num_heads": 3} if "embedding_dim" not in settings else {"num_heads": 1}
-    model = GLINTRU(GlintruConfig(**sizes, **settings), NUM_ITEMS)
+    model = GLINTRU(GlintruConfig(embedding_dim=embedding_dim, num_heads=embedding_dim // 4, **settings), NUM_ITEMS)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too must matter
             parameter += 0.3 * torch.randn_like(parameter)
