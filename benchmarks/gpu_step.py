@@ -26,6 +26,7 @@ from glintru_model.files import write_json
 from glintru_model.models import gru
 from glintru_model.models.registry import build_model
 from glintru_model.progress import say
+from glintru_model.training import cross_entropy as chunked
 from glintru_model.training.cross_entropy import cross_entropy
 
 NUM_BATCHES = 40
@@ -87,8 +88,11 @@ def _variants(
         found.append(settings | {"variant": "CUDA graph, one batch"} | _as_graph(step, first[0]))
         if with_compile:
             found.append(settings | {"variant": "torch.compile"} | _compiled(step, first))
+    with patch.object(chunked, "has_kernels", lambda device: False):
+        settings, step = {"precision": "float32"}, Step(recommender, num_items, torch.float32)
+        found.append(settings | {"variant": "CUDA graph, cross-entropy by torch"} | _as_graph(step, first[0]))
     if recommender.name == "glintru":
-        with patch.object(gru, "_has_kernels", lambda device: False):
+        with patch.object(gru, "has_kernels", lambda device: False):
             step = Step(recommender, num_items, torch.float32)
             found.append({"precision": "float32", "variant": "GRU by cuDNN"} | _over(step, first))
     return found

@@ -34,6 +34,10 @@ class FromNewest(SASRec):
         self._lengths_B = lengths_B
         return super().newest(item_ids_BL, lengths_B)
 
+    def has_kernel(self) -> bool:
+        """Tell that there is none that counts so."""
+        return False
+
     def position_rows(self, length: int) -> Tensor:
         """Look up how many items came after each step."""
         steps_L = torch.arange(length, device=self._lengths_B.device)

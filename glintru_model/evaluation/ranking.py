@@ -16,6 +16,7 @@ from glintru_model.data.sequences import EvaluationCases, SequenceDataset
 from glintru_model.errors import TrainingError
 from glintru_model.evaluation.metrics import MISS
 from glintru_model.evaluation.sampling import PopularitySampler, sampled_ranks
+from glintru_model.models.best import best_first
 from glintru_model.progress import Progress
 
 TIE_RULE = "every other candidate with the target's score is ranked above the target"
@@ -105,8 +106,8 @@ def rank_targets(
             scores_BV1 = _candidate_scores(scores_BV1, dataset, batch, filter_seen)
             ranks[rows] = _ranks(scores_BV1, batch.targets).cpu().numpy()
             if top_k:
-                best = _best_items(scores_BV1, top_k)
-                recommended[rows, : best.shape[1]] = best.cpu().numpy()
+                items_BK, _ = best_first(scores_BV1, min(top_k, dataset.num_items))
+                recommended[rows, : items_BK.shape[1]] = items_BK.cpu().numpy()
         if progress and start + len(rows) < len(cases):
             progress.update(start + len(rows))
     num_removed = int((ranks == MISS).sum())
@@ -152,8 +153,3 @@ def _ranks(scores_BV1: Tensor, targets: Int32Array) -> Tensor:
     # The target itself makes it 1-based; a sum in int64 would take more than twice the time.
     ranks_B = (scores_BV1 >= target_scores_B1).sum(dim=1, dtype=torch.int32)
     return torch.where(torch.isneginf(target_scores_B1[:, 0]), MISS, ranks_B)
-
-
-def _best_items(scores_BV1: Tensor, top_k: int) -> Tensor:
-    values, items = torch.topk(scores_BV1, min(top_k, scores_BV1.shape[1]), dim=1)
-    return torch.where(torch.isneginf(values), 0, items)

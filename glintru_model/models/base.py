@@ -11,6 +11,7 @@ from glintru_model.errors import DataError
 
 PADDING_ID = 0
 EMBEDDING_STD = 0.02
+CPU_BATCH_POSITIONS = 1 << 13  # whose products a core's cache holds
 
 
 class SequentialRecommender(nn.Module):
@@ -24,10 +25,7 @@ class SequentialRecommender(nn.Module):
         causal: whether position t of `encode` sees only items up to t.
         trains_every_position: whether `prefixes` exists, so that one pass trains every position.
         item_embedding: (V + 1, D); row 0 is padding and stays zero.
-        cpu_batch_positions: positions of histories that a CPU encodes fastest together.
     """
-
-    cpu_batch_positions = 1 << 13
 
     def __init__(self, num_items: int, architecture: ArchitectureConfig, *, causal: bool) -> None:
         super().__init__()
@@ -83,6 +81,10 @@ class SequentialRecommender(nn.Module):
         scores_BV1 = hidden_BD @ self.item_embedding.weight.T
         scores_BV1[:, PADDING_ID] = -torch.inf
         return scores_BV1
+
+    def cpu_batch_positions(self, num_positions: int) -> int:
+        """Return how many of so many positions of histories `last_hidden` encodes fastest together on a CPU."""
+        return CPU_BATCH_POSITIONS
 
     def _refuse_bad_input(self, item_ids_BL: Tensor, lengths_B: Tensor) -> None:
         if item_ids_BL.dim() != 2 or lengths_B.shape != item_ids_BL.shape[:1] or not item_ids_BL.numel():

@@ -29,7 +29,7 @@ from glintru_model.models.layers import Dropout, gelu_gate, linear, mixed_gelu_g
 
 State = tuple[BlockState, ...]
 
-CPU_BATCH_POSITIONS_BY_ITEM = 1 << 15  # the more steps share the items' part, the better
+CPU_BATCH_POSITIONS_BY_ITEM = 1 << 17  # the more steps share the items' part, the better
 
 
 class GlintruBlock(nn.Module):
@@ -88,9 +88,6 @@ class GLINTRU(SequentialRecommender):
         super().__init__(num_items, config, causal=config.variant == "causal")
         self.trains_every_position = self.causal or (config.num_blocks == 1 and not config.released_padding)
         self.config = config
-        self._by_item = self.causal and config.num_blocks == 1
-        if self._by_item and num_items <= CPU_BATCH_POSITIONS_BY_ITEM:
-            self.cpu_batch_positions = CPU_BATCH_POSITIONS_BY_ITEM
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(GlintruBlock(config) for _ in range(config.num_blocks))
 
@@ -113,12 +110,20 @@ class GLINTRU(SequentialRecommender):
         more, item by item, in the weights' precision whatever autocast says.
         """
         is_inference = not self.training and not torch.is_grad_enabled()
-        items_repeat = item_ids_BL.numel() >= self.num_items and item_ids_BL.device.type == "cpu"
-        if not (self._by_item and is_inference and items_repeat):
+        by_item = self._goes_by_item(item_ids_BL.numel()) and item_ids_BL.device.type == "cpu"
+        if not (by_item and is_inference):
             return super().last_hidden(item_ids_BL, lengths_B)
         self._refuse_bad_input(item_ids_BL, lengths_B)
         with torch.autocast("cpu", enabled=False):
             return self._newest_by_item(item_ids_BL, lengths_B)
+
+    def cpu_batch_positions(self, num_positions: int) -> int:
+        """Return how many positions are encoded together: see `SequentialRecommender`."""
+        by_item = self._goes_by_item(min(num_positions, CPU_BATCH_POSITIONS_BY_ITEM))
+        return CPU_BATCH_POSITIONS_BY_ITEM if by_item else super().cpu_batch_positions(num_positions)
+
+    def _goes_by_item(self, num_positions: int) -> bool:
+        return self.causal and self.config.num_blocks == 1 and num_positions >= self.num_items
 
     def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD whose row t is the newest vector of the history 0..t, for every t in one pass.

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from glintru_model.models.attention import linear_attention_read
 from glintru_model.models.base import at_newest
-from glintru_model.models.cpu_kernels.compiled import can_run
+from glintru_model.models.cpu_kernels.compiled import can_run, run
 from glintru_model.models.glintru_experts import KEY_AND_VALUE, QUERY, LinearAttention, SelectiveGRU
-from glintru_model.models.gru import advance_by_kernel
 
 POSITIONS_AT_ONCE = 4096
 
@@ -54,7 +53,10 @@ def newest_of_experts(
     """
     per_item = _per_item(recurrent, attention, embedded_UD)
     windows_LBT = F.pad(steps_BL.T, (0, 0, recurrent.conv.before, 0)).unfold(0, recurrent.conv.before + 1, 1)
-    states_TBD, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, windows_LBT, lengths_B)
+    if can_run(embedded_UD, attention.heads[1]):
+        states_TBD, sum_GKK = _through_time_by_kernel(recurrent, attention.heads, per_item, steps_BL, lengths_B)
+    else:
+        states_TBD, sum_GKK = _through_time(recurrent, attention.heads[0], per_item, windows_LBT, lengths_B)
     conv_TBD = _convolved(per_item.conv, recurrent.last_steps(windows_LBT, lengths_B))
     newest_BD = embedded_UD[at_newest(steps_BL.T, lengths_B)]
     [q_BHK] = attention.project(newest_BD, QUERY)
@@ -108,6 +110,25 @@ def _through_time(
     return states, sum_GKK
 
 
+def _through_time_by_kernel(
+    recurrent: SelectiveGRU, heads: tuple[int, int], per_item: _PerItem, steps_BL: Tensor, lengths_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the same, with the loops in C."""
+    taps, num_rows, dim = per_item.conv.shape
+    kept = recurrent.gated_conv.before + 1
+    (batch, length), (num_heads, head_dim) = steps_BL.shape, heads
+    of_input, of_state = recurrent.gru.weight_input.T, recurrent.gru.weight_hidden.T
+    weights = (of_input[:, : 2 * dim], of_state[:, : 2 * dim], of_input[:, 2 * dim :], of_state[:, 2 * dim :])
+    packed = torch.cat([weight.flatten() for weight in weights])
+    states = packed.new_zeros(kept, batch, dim)
+    sum_GKK = packed.new_empty(batch * num_heads, head_dim, head_dim)
+    tables = per_item.conv.contiguous(), per_item.key.contiguous(), per_item.value.contiguous()
+    sizes = length, taps, num_rows, dim, num_heads, kept
+    histories = steps_BL.contiguous(), lengths_B.long().contiguous()
+    run("experts_by_item", batch, *sizes, *tables, packed, *histories, states, sum_GKK)
+    return states, sum_GKK
+
+
 def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: list[int], remaining_B: Tensor) -> Tensor:
     """Take each history up to n steps on, as `GRU.step` does; `gates_nB3D` is overwritten.
 
@@ -124,20 +145,12 @@ def _advance(weight: Tensor, states: Tensor, gates_nB3D: Tensor, still_there: li
     taps, batch, dim = states.shape
     trail = states.new_empty(taps + len(still_there), batch, dim)
     trail[:taps] = states
-    if can_run(gates_nB3D, dim):
-        advance_by_kernel(gates_nB3D, weight, trail[taps - 1 :])  # also those that have taken their last step
-    else:
-        _advance_by_torch(gates_nB3D, weight, trail[taps - 1 :], still_there)
-    histories = torch.arange(batch, device=states.device)
-    return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]
-
-
-def _advance_by_torch(gates_nB3D: Tensor, weight: Tensor, states: Tensor, still_there: list[int]) -> None:
-    dim = states.shape[2]
     hidden, to_gates, to_new = torch.empty_like(states[0]), weight[: 2 * dim].T, weight[2 * dim :].T
-    for at, (gates, rows) in enumerate(zip(gates_nB3D, still_there, strict=True)):
-        state, candidate = states[at, :rows], gates[:rows, 2 * dim :]
+    for at, (gates, rows) in enumerate(zip(gates_nB3D, still_there, strict=True), start=taps - 1):
+        state, candidate = trail[at, :rows], gates[:rows, 2 * dim :]
         reset_update = gates[:rows, : 2 * dim].addmm_(state, to_gates).sigmoid_()
         torch.mm(state, to_new, out=hidden[:rows])
         candidate.addcmul_(hidden[:rows], reset_update[:, :dim]).tanh_()
-        torch.lerp(candidate, state, reset_update[:, dim:], out=states[at + 1, :rows])
+        torch.lerp(candidate, state, reset_update[:, dim:], out=trail[at + 1, :rows])
+    histories = torch.arange(batch, device=states.device)
+    return trail[remaining_B + torch.arange(taps, device=states.device)[:, None], histories]

@@ -3,10 +3,6 @@
 Shapes: L length, B batch, D width. Time comes first, so that a step is a contiguous view.
 """
 
-import os
-import shutil
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,11 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from glintru_model.models.cpu_kernels.compiled import can_run, run
+from glintru_model.models.gpu import has_kernels
 from glintru_model.models.layers import at_least_float32
-from glintru_model.progress import say
 
 _KERNEL_WIDTH = 64  # three squares of it are what a program's registers hold
-_TF32_CAPABILITY = (8, 0)  # Ampere
 
 
 class GRU(nn.Module):
@@ -51,8 +46,8 @@ class GRU(nn.Module):
     def _on_gpu(self, x_LBD: Tensor) -> Tensor:
         dim, dtype = x_LBD.shape[2], x_LBD.dtype
         weight_input = self.weight_input.to(dtype)
-        if dim <= _KERNEL_WIDTH and dtype != torch.float64 and _has_kernels(x_LBD.device):
-            from glintru_model.models.gru_kernels import recurrence
+        if dim <= _KERNEL_WIDTH and dtype != torch.float64 and has_kernels(x_LBD.device):
+            from glintru_model.models.gru_triton import recurrence
 
             return recurrence(F.linear(x_LBD, weight_input), self.weight_hidden)
         return self._by_torch(x_LBD, weight_input, self.weight_hidden.to(dtype))
@@ -121,10 +116,12 @@ class _RecurrenceByKernel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_LBD: Tensor, weight_input: Tensor, weight_hidden: Tensor, keeps_all: bool) -> Tensor:
+        length, batch, dim = x_LBD.shape
         gates_LB3D = F.linear(x_LBD, weight_input).contiguous()
-        states = x_LBD.new_zeros(len(x_LBD) + 1, *x_LBD.shape[1:])
+        states = x_LBD.new_zeros(length + 1, batch, dim)
         hidden_part = x_LBD.new_empty(x_LBD.shape) if keeps_all else None
-        advance_by_kernel(gates_LB3D, weight_hidden, states, hidden_part)
+        weight = weight_hidden.T.contiguous()
+        run("recurrence_forward", batch, length, batch, dim, weight, gates_LB3D, states, hidden_part)
         ctx.save_for_backward(x_LBD, states, gates_LB3D, hidden_part, weight_input, weight_hidden)
         return states[1:]
 
@@ -137,22 +134,6 @@ class _RecurrenceByKernel(torch.autograd.Function):
         saved = weight_hidden.contiguous(), gates_LB3D, states, hidden_part, grad_LBD.contiguous()
         run("recurrence_backward", batch, length, batch, dim, *saved, grad_gates, grad_new)
         return *_weights_backward(grad_gates, grad_new, x_LBD, states, weight_input), None
-
-
-def advance_by_kernel(
-    gates_LB3D: Tensor, weight_hidden: Tensor, states: Tensor, hidden_part_LBD: Tensor | None = None
-) -> None:
-    """Take states (L + 1, B, D), of which the first is given, through L steps; all are in the kernels' reach.
-
-    Args:
-        gates_LB3D: what the input brings, contiguous; they become the gates.
-        weight_hidden: (3D, D).
-        states: contiguous; becomes the state before each step and after the last.
-        hidden_part_LBD: contiguous; becomes what the state brings to the new gate before the reset.
-    """
-    length, batch, dim = len(gates_LB3D), *states.shape[1:]
-    weight = weight_hidden.T.contiguous()
-    run("recurrence_forward", batch, length, batch, dim, weight, gates_LB3D, states, hidden_part_LBD)
 
 
 def _weights_backward(
@@ -169,18 +150,3 @@ def _weights_backward(
     grad_gates[..., 2 * dim :] = grad_new
     grad_weight_input = (x_LBD.flatten(0, 1).T @ grad).T
     return (grad @ weight_input).view_as(x_LBD), grad_weight_input, grad_weight_hidden
-
-
-def _has_kernels(device: torch.device) -> bool:
-    """Tell whether Triton is here, as in torch's CUDA builds for Linux, and the device has TF32 products."""
-    return _has_triton() and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
-
-
-@cache
-def _has_triton() -> bool:
-    if torch.version.cuda is None or find_spec("triton") is None:
-        return False
-    if any(map(shutil.which, ("gcc", "clang"))) or "CC" in os.environ:  # Triton builds its launcher with it
-        return True
-    say("no C compiler (gcc, clang or CC) is found, which Triton needs: the GRU runs on cuDNN, which is slower")
-    return False

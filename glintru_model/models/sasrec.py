@@ -17,6 +17,8 @@ from glintru_model.models.cpu_kernels.compiled import can_run, run
 from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8
+CPU_BATCH_POSITIONS_BY_KERNEL = 1 << 17  # it takes one history at a time; what items bring is prepared for all
+ITEMS_REPEAT = 2  # as often, on average, before that pays
 
 
 class SasrecBlock(nn.Module):
@@ -40,8 +42,6 @@ class SasrecBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return (B, L, D)."""
-        if self._has_kernel(x_BLD):
-            return self._by_kernel(x_BLD, x_BLD.new_empty(x_BLD.shape), None)
         qkv_BL3HK = self.query_key_value(self.attention_norm(x_BLD)).unflatten(-1, (3, *self.heads))
         if can_run(qkv_BL3HK, self.heads[1]):
             return self._transformed(x_BLD, causal_softmax_attention(qkv_BL3HK).flatten(2))
@@ -53,8 +53,6 @@ class SasrecBlock(nn.Module):
 
     def newest(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """Return `forward`'s row of each newest step, (B, D)."""
-        if self._has_kernel(x_BLD):
-            return self._by_kernel(x_BLD, x_BLD.new_empty(len(x_BLD), x_BLD.shape[2]), lengths_B)
         x_BD, normed_BLD = at_newest(x_BLD.transpose(0, 1), lengths_B), self.attention_norm(x_BLD)
         (q_weight, kv_weight), (q_bias, kv_bias) = (
             torch.split(parameter, [x_BD.shape[1], 2 * x_BD.shape[1]])
@@ -68,23 +66,11 @@ class SasrecBlock(nn.Module):
         )
         return self._transformed(x_BD, attended_BH1K.flatten(1))
 
-    def _has_kernel(self, x: Tensor) -> bool:
-        """Tell whether the whole block is one: it has neither gradient nor dropout, nor autocast's precision."""
-        drops = self.dropout.training and self.dropout.rate > 0
-        is_inference = not (drops or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        return is_inference and can_run(x, self.heads[1], x.shape[-1])
-
-    def _by_kernel(self, x_BLD: Tensor, out: Tensor, lengths_B: Tensor | None) -> Tensor:
-        """Fill `out` with every step, (B, L, D), or with each newest one, (B, D)."""
-        batch, length, dim = x_BLD.shape
+    def packed(self) -> list[Tensor]:
+        """Return the parameters in the order in which transformer.c takes them, matrices as (inputs, outputs)."""
         linears = self.query_key_value, self.output, self.network_in, self.network_out
         norms = [part for norm in (self.attention_norm, self.network_norm) for part in (norm.weight, norm.bias)]
-        parts = [*(layer.weight.T for layer in linears), *(layer.bias for layer in linears), *norms]
-        packed = torch.cat([part.flatten() for part in parts])  # as transformer_block.c takes them apart
-        lengths = lengths_B.long().contiguous() if lengths_B is not None else None
-        sizes = batch, length, self.heads[0], dim, NORM_EPSILON
-        run("transformer_block", *sizes, packed, lengths, x_BLD.contiguous(), out)
-        return out
+        return [*(layer.weight.T for layer in linears), *(layer.bias for layer in linears), *norms]
 
     def _transformed(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.dropout(self.output(attended), x)
@@ -116,6 +102,8 @@ class SASRec(SequentialRecommender):
         Raises:
             DataError: L is above max_seq_len.
         """
+        if self._kernel_takes(item_ids_BL):
+            return self._by_kernel(item_ids_BL, None)
         x_BLD = self._embed(item_ids_BL)
         for block in self.blocks:
             x_BLD = block(x_BLD)  # right padding is out of the sight of a causal position
@@ -124,6 +112,8 @@ class SASRec(SequentialRecommender):
 
     def newest(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BD; of the last block only what the newest position needs (errors as `forward`)."""
+        if self._kernel_takes(item_ids_BL, lengths_B):
+            return self._by_kernel(item_ids_BL, lengths_B)
         x_BLD = self._embed(item_ids_BL)
         *lower, last = self.blocks
         for block in lower:
@@ -131,14 +121,75 @@ class SASRec(SequentialRecommender):
         hidden_BD: Tensor = self.norm(cast(SasrecBlock, last).newest(x_BLD, lengths_B))
         return hidden_BD
 
+    def cpu_batch_positions(self, num_positions: int) -> int:
+        """Return how many positions are encoded together: see `SequentialRecommender`."""
+        return CPU_BATCH_POSITIONS_BY_KERNEL if self.has_kernel() else super().cpu_batch_positions(num_positions)
+
     def position_rows(self, length: int) -> Tensor:
-        """Return the embedding of each step's position, (L, D)."""
+        """Return the embedding of each step's position, (L, D); the kernel takes no other shape."""
         return self.positions.weight[:length]
+
+    def has_kernel(self) -> bool:
+        """Tell whether all of it is one kernel: it has neither gradient nor dropout, nor autocast's precision."""
+        blocks = [cast(SasrecBlock, block) for block in self.blocks]
+        drops = any(part.training and part.rate > 0 for part in (self.dropout, *(block.dropout for block in blocks)))
+        is_inference = not (drops or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        return is_inference and can_run(self.item_embedding.weight, self.positions.embedding_dim, blocks[0].heads[1])
+
+    def _kernel_takes(self, item_ids_BL: Tensor, lengths_B: Tensor | None = None) -> bool:
+        """Tell whether a kernel is there for this input; what no model takes is left to torch, which refuses it."""
+        return (
+            self.has_kernel()
+            and type(item_ids_BL) is Tensor
+            and item_ids_BL.dtype in (torch.int32, torch.int64)
+            and item_ids_BL.numel() > 0
+            and (lengths_B is None or lengths_B.shape == item_ids_BL.shape[:1])
+            and not ((item_ids_BL < 0) | (item_ids_BL > self.num_items)).any()
+        )
+
+    def _by_kernel(self, item_ids_BL: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """Return every step's hidden_BLD or, where lengths are given, each newest one's hidden_BD."""
+        batch, length = item_ids_BL.shape
+        self._refuse_longer(length)
+        blocks = [cast(SasrecBlock, block) for block in self.blocks]
+        parts = [*(part for block in blocks for part in block.packed()), self.norm.weight, self.norm.bias]
+        packed = torch.cat([part.flatten() for part in parts])
+        table, positions = self.item_embedding.weight.contiguous(), self.position_rows(length).contiguous()
+        # the newest step of a last block needs no projections of the others
+        needs_all = len(blocks) > 1 or lengths_B is None
+        items_repeat = item_ids_BL.numel() >= ITEMS_REPEAT * self.num_items
+        projected = self._projected(length) if needs_all and items_repeat else None
+        lengths = None if lengths_B is None else lengths_B.long().contiguous()
+        out = table.new_empty(*((batch, length) if lengths is None else (batch,)), table.shape[1])
+        sizes = length, blocks[0].heads[0], table.shape[1], len(blocks), NORM_EPSILON, self.scale
+        weights = packed, table, positions, projected
+        run("transformer", batch, *sizes, *weights, item_ids_BL.long().contiguous(), lengths, out)
+        return out
+
+    def _projected(self, length: int) -> Tensor:
+        """Return the first block's bias, and what positions and items bring to q, k and v, (1 + L + V + 1, 3D).
+
+        The norm before it is linear but for its division, which is left to the sum of a position and an item.
+        """
+        block = cast(SasrecBlock, self.blocks[0])
+        norm, layer = block.attention_norm, block.query_key_value
+        weight = layer.weight.T * norm.weight[:, None]
+        rows = self.position_rows(length), self.item_embedding.weight
+        projected = weight.new_empty(1 + length + len(rows[1]), weight.shape[1])
+        projected[0] = F.linear(norm.bias, layer.weight, layer.bias)
+        for row, part, scale in zip(
+            rows, torch.split(projected[1:], [length, len(rows[1])]), (1, self.scale), strict=True
+        ):
+            torch.mm(row - row.mean(1, keepdim=True), weight * scale, out=part)
+        return projected
+
+    def _refuse_longer(self, length: int) -> None:
+        if length > self.max_seq_len:
+            raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
 
     def _embed(self, item_ids_BL: Tensor) -> Tensor:
         length = item_ids_BL.shape[1]
-        if length > self.max_seq_len:
-            raise DataError(f"histories of length {length}, SASRec has positions for max_seq_len {self.max_seq_len}")
+        self._refuse_longer(length)
         embedded_BLD = torch.add(self.position_rows(length), self.item_embedding(item_ids_BL), alpha=self.scale)
         dropped_BLD: Tensor = self.dropout(embedded_BLD)
         return dropped_BLD

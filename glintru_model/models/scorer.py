@@ -43,11 +43,12 @@ class ModelScorer:
         model, was_training = self.model, self.model.training
         device = model.item_embedding.weight.device
         starts = np.maximum(starts, ends - model.max_seq_len)
-        positions = model.cpu_batch_positions if device.type == "cpu" else GPU_BATCH_POSITIONS
         hidden_BD = torch.empty(len(starts), model.item_embedding.embedding_dim, device=device)
         model.eval()
         try:
             with torch.no_grad():  # not inference mode: callers mask the scores in place
+                is_cpu = device.type == "cpu"
+                positions = model.cpu_batch_positions(int((ends - starts).sum())) if is_cpu else GPU_BATCH_POSITIONS
                 for rows in _together(ends - starts, positions):
                     item_ids_BL, lengths_B = pad_right(item_ids, starts[rows], ends[rows])
                     last_BD = model.last_hidden(item_ids_BL.to(device), lengths_B.to(device))

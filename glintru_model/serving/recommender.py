@@ -19,6 +19,7 @@ from glintru_model.data.sequences import Vocabulary, load_vocabulary
 from glintru_model.errors import DataError, InputError
 from glintru_model.layout import VOCABULARY_FILE
 from glintru_model.models.base import SequentialRecommender
+from glintru_model.models.best import best_first
 from glintru_model.models.cpu_kernels.compiled import kernels
 from glintru_model.models.files import load_model
 from glintru_model.models.scorer import ModelScorer
@@ -148,8 +149,8 @@ class Recommender:
         scores_BV1[:, torch.from_numpy(excluded[excluded > 0]).long()] = -torch.inf
         if filter_seen:
             scores_BV1[torch.from_numpy(rows), torch.from_numpy(flat).long()] = -torch.inf
-        items, scores = best_first(scores_BV1, k)
-        return Top(items, scores, num_known > 0)
+        items_BK, scores_BK = best_first(scores_BV1, k)
+        return Top(items_BK.cpu().numpy(), scores_BK.cpu().numpy(), num_known > 0)
 
     def answer(self, top: Top, row: int, indices: Int32Array) -> Recommendation:
         """Put one row of a batch into the log's own ids."""
@@ -187,18 +188,6 @@ class Recommender:
             raise InputError(f"{what}, position {position}: found {found}, item ids of this model are {expected}")
         index_of = self._indices_by_id.get
         return np.array([index_of(item_id, 0) for item_id in listed], dtype=np.int32)
-
-
-def best_first(scores_BV1: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Take the k best items of each row and their scores; 0 where fewer are left (their score is minus infinity).
-
-    Of equal scores, the item that is more frequent in training stands first.
-    """
-    top = torch.topk(scores_BV1, k)
-    scores, items = top.values.cpu().numpy(), top.indices.cpu().numpy()
-    order = np.lexsort((items, -scores), axis=1)
-    scores, items = np.take_along_axis(scores, order, axis=1), np.take_along_axis(items, order, axis=1)
-    return np.where(np.isfinite(scores), items, 0), scores
 
 
 def _is_a(kind: type, value: Any) -> bool:

@@ -19,9 +19,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from glintru_model.errors import InputError
+from glintru_model.models.best import best_first
 from glintru_model.models.glintru import GLINTRU
 from glintru_model.models.glintru_experts import BlockState
-from glintru_model.serving.recommender import ItemId, Recommendation, Recommender, best_first
+from glintru_model.serving.recommender import ItemId, Recommendation, Recommender
 
 _HEADER = "session"
 _SEEN = "seen"
@@ -98,7 +99,7 @@ class Session:
         scores_V1[torch.from_numpy(excluded[excluded > 0]).long()] = -torch.inf
         if filter_seen:
             scores_V1[self._seen_V1] = -torch.inf
-        items, scores = best_first(scores_V1[None], int(k))
+        items, scores = (best.cpu().numpy() for best in best_first(scores_V1[None], int(k)))
         found = items[0] > 0
         return SessionReply(
             item_ids=recommender.vocabulary.item_ids.take(items[0][found] - 1).to_pylist(),

@@ -2,7 +2,7 @@
 
 Rows go in chunks, and a chunk's items in blocks, so that a block's logits, their exponentials and these times the
 items follow each other in a core's cache. The gradient of the items, which needs each row's sum, takes a second pass.
-In float32 on a CPU a kernel does all this.
+In float32 on a CPU a kernel does all this; on a GPU one does what comes between the products.
 
 Shapes: N rows (one a target), D width, S = D + 1, V items, R rows of a chunk, B items of a block.
 """
@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from glintru_model.models.cpu_kernels.compiled import can_run
 from glintru_model.models.cpu_kernels.cross_entropy import num_parts, sums_and_gradients
+from glintru_model.models.gpu import has_kernels
 
 CPU_BLOCK_BYTES = 1 << 20  # logits that are used again while they are in a core's cache
 GPU_BLOCK_BYTES = 1 << 29  # a fraction of a GPU's memory
@@ -120,6 +121,10 @@ def _sums(hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD
 
     That by the items, which needs each row's sum, takes the place of the zeros in grad_items_VD.
     """
+    if hidden_ND.itemsize <= torch.float32.itemsize and has_kernels(hidden_ND.device):
+        from glintru_model.training import cross_entropy_triton  # needs Triton
+
+        return cross_entropy_triton.sums_and_gradients(hidden_ND, items_VD, weights_N1[:, 0], grad_items_VD)
     are_small = _are_small(hidden_ND, items_VD)
     has_kernel = are_small and can_run(hidden_ND, hidden_ND.shape[1])
     if has_kernel and (parts := num_parts(len(hidden_ND), *items_VD.shape)):

@@ -61,7 +61,7 @@ def run(kernel: str, count: int, *arguments: Tensor | int | float | None) -> Non
     """
     elements = max((argument.numel() for argument in arguments if isinstance(argument, Tensor)), default=0)
     threads = torch.get_num_threads()  # or one: OpenMP ends and starts threads where their number changes
-    if elements < threads * _ELEMENTS_PER_THREAD:
+    if count == 1 or elements < threads * _ELEMENTS_PER_THREAD:
         threads = 1
     if getattr(kernels(), kernel)(*map(_as_c, (threads, count, *arguments))):
         raise MemoryError(f"{kernel}: no memory for its sums")

@@ -3,14 +3,7 @@
  * (L + 1, B, D), before each step and after the last. Each function returns whether memory was short.
  */
 
-#include "vectors.h"
-
-INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
-
-INLINE vec hyperbolic_tangent(vec x) {
-    vec twice = exponential_less_one(2.0f * x);
-    return twice / (twice + 2.0f);
-}
+#include "gru.h"
 
 /*
  * gates hold what the input brings and become the gates; hidden_parts (L, B, D), if not NULL, become what the state
@@ -29,15 +22,14 @@ static int recurrence_forward_part(long begin, long end, long length, long batch
             for (long d = 0; d < dim; d += LANES) {
                 float *gate = gates + at * wide + d;
                 const float *part = brought + b * wide + d;
-                vec reset = sigmoid(load(gate) + load(part));
-                vec update = sigmoid(load(gate + dim) + load(part + dim));
-                vec from_state = load(part + 2 * dim);
-                vec new = hyperbolic_tangent(load(gate + 2 * dim) + reset * from_state);
-                store(gate, reset);
-                store(gate + dim, update);
-                store(gate + 2 * dim, new);
-                if (hidden_parts) store(hidden_parts + at * dim + d, from_state);
-                store(states + (at + batch) * dim + d, new + update * (load(before + b * dim + d) - new));
+                vec new_state = load(part + 2 * dim);
+                gru_step step = advanced(load(gate) + load(part), load(gate + dim) + load(part + dim),
+                                         load(gate + 2 * dim), new_state, load(before + b * dim + d));
+                store(gate, step.reset);
+                store(gate + dim, step.update);
+                store(gate + 2 * dim, step.new);
+                if (hidden_parts) store(hidden_parts + at * dim + d, new_state);
+                store(states + (at + batch) * dim + d, step.state);
             }
         }
     }

@@ -20,41 +20,51 @@ INLINE span span_from(long first, long left) {
     return (span){first, count, first + count};
 }
 
-/* no query sees a later key */
-static void hide_future(float *scores, span s) {
-    for (long t = s.first + 1; t < s.seen; t++)
-        for (long i = 0; i < t - s.first; i++) scores[t * QUERIES + i] = HIDDEN;
+/* keys `begin` to `end` of a span: those after its first query are hidden from the queries before them */
+INLINE void find_most(const int hides, long begin, long end, long first, const float *scores, vec *most) {
+    for (long t = begin; t < end; t++) {
+        vec score = load(scores + t * QUERIES);
+        *most = larger(hides ? from_place(t - first, score, HIDDEN) : score, *most);
+    }
 }
 
-/* scores become exp(scale * score - greatest); their sums' inverses, and logarithms with the greatest added */
+INLINE void to_weights(const int hides, long begin, long end, long first, float *scores, float scale, vec most,
+                       vec *sum) {
+    for (long t = begin; t < end; t++) {
+        vec weight = power_of_2((load(scores + t * QUERIES) - most) * scale); /* at most 1, whatever is rounded */
+        if (hides) weight = from_place(t - first, weight, 0);
+        store(scores + t * QUERIES, weight);
+        *sum += weight;
+    }
+}
+
+/* scores become 2^(scale * score - greatest); their sums' inverses, and logarithms to base 2 with the greatest added */
 static void softmax(float *scores, span s, float scale, float *inverses, float *log_sums) {
     float shifts[QUERIES], sums[QUERIES];
-    hide_future(scores, s);
     for (long i = 0; i < QUERIES; i += LANES) {
+        float *at = scores + i;
+        long first = s.first + i, plain = least(first + 1, s.seen), end = least(first + LANES, s.seen);
         vec most = all(HIDDEN), sum = all(0);
-        for (long t = 0; t < s.seen; t++) most = larger(load(scores + t * QUERIES + i), most);
-        most *= scale;
-        for (long t = 0; t < s.seen; t++) {
-            vec x = exponential(load(scores + t * QUERIES + i) * scale - most);
-            store(scores + t * QUERIES + i, x);
-            sum += x;
-        }
-        store(shifts + i, most);
+        find_most(0, 0, plain, first, at, &most);
+        find_most(1, plain, end, first, at, &most);
+        to_weights(0, 0, plain, first, at, scale, most, &sum);
+        to_weights(1, plain, end, first, at, scale, most, &sum);
+        for (long t = end; t < s.seen; t++) store(at + t * QUERIES, all(0));
+        store(shifts + i, most * scale);
         store(sums + i, sum);
         store(inverses + i, 1.0f / sum);
     }
-    for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + logf(sums[i]);
+    for (long i = 0; i < s.count; i++) log_sums[i] = shifts[i] + log2f(sums[i]);
 }
 
 long attention_room(long length, long dim) { return (length + dim) * QUERIES; }
 
-void attend(long from, long length, long heads, long dim, const float *qkv, float *out, float *log_sums,
-            float *scores) {
+void attend(long length, long heads, long dim, const float *qkv, float *out, float *log_sums, float *scores) {
     long width = heads * dim, row = 3 * width;
-    float scale = 1.0f / sqrtf(dim), inverses[QUERIES], *queries = scores + length * QUERIES;
+    float scale = LOG2_E / sqrtf(dim), inverses[QUERIES], *queries = scores + length * QUERIES;
     for (long head = 0; head < heads; head++) {
         const float *q = qkv + head * dim, *k = q + width, *v = k + width;
-        for (span s = span_from(from, length - from); s.first < length; s = span_from(s.seen, QUERIES)) {
+        for (span s = span_from(0, length); s.first < length; s = span_from(s.seen, QUERIES)) {
             float *to = out + s.first * width + head * dim;
             turn(queries, QUERIES, q + s.first * row, row, s.count, dim);
             set_product(s.seen, dim, QUERIES, (matrix){k, row, 1}, queries, QUERIES, scores, QUERIES);
@@ -73,7 +83,7 @@ static int softmax_attention_forward_part(long begin, long end, long length, lon
     float *scores = room(attention_room(length, dim));
     if (!scores) return 1;
     for (long b = begin; b < end; b++)
-        attend(0, length, heads, dim, qkv + b * length * 3 * width, out + b * length * width,
+        attend(length, heads, dim, qkv + b * length * 3 * width, out + b * length * width,
                log_sums + b * heads * length, scores);
     free(scores);
     return 0;
@@ -82,7 +92,7 @@ static int softmax_attention_forward_part(long begin, long end, long length, lon
 SHARED(softmax_attention_forward, (long length, long heads, long dim, const float *qkv, float *out, float *log_sums),
        (length, heads, dim, qkv, out, log_sums))
 
-/* scores become weights exp(scale * score - log_sum), products of gradient and value the scores' gradient */
+/* scores become weights 2^(scale * score - log_sum), products of gradient and value the scores' gradient */
 static void weigh(float *scores, float *products, span s, float scale, const float *log_sums, const float *grad,
                   const float *out, long width, long dim) {
     float shifts[QUERIES] = {0}, along[QUERIES] = {0};
@@ -92,11 +102,11 @@ static void weigh(float *scores, float *products, span s, float scale, const flo
         along[i] = sum_of(sum);
         shifts[i] = log_sums[i];
     }
-    hide_future(scores, s);
     for (long t = 0; t < s.seen; t++)
         for (long i = 0; i < QUERIES; i += LANES) {
             float *score = scores + t * QUERIES + i, *product = products + t * QUERIES + i;
-            vec weight = exponential(load(score) * scale - load(shifts + i));
+            vec weight = power_of_2(-larger(all(0), load(shifts + i) - load(score) * (scale * LOG2_E)));
+            if (t > s.first) weight = from_place(t - s.first - i, weight, 0);
             store(score, weight);
             store(product, weight * (load(product) - load(along + i)) * scale);
         }

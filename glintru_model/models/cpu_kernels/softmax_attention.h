@@ -5,6 +5,5 @@
 /* floats that `attend` needs as its scores */
 long attention_room(long length, long dim);
 
-/* sets the rows of out and log_sums of steps `from` and later; log_sums are the logarithms of the softmax's sums */
-void attend(long from, long length, long heads, long dim, const float *qkv, float *out, float *log_sums,
-            float *scores);
+/* log_sums are the logarithms to base 2 of the softmax's sums */
+void attend(long length, long heads, long dim, const float *qkv, float *out, float *log_sums, float *scores);

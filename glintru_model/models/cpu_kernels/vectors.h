@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { LANES = 16, SUMS = 24 };
@@ -34,7 +37,23 @@ INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec x) { *(vec *)to = x; }
 INLINE vec all(float x) { return x - (vec){0}; }
 INLINE vec where(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
-INLINE vec larger(vec x, vec y) { return where(x > y, x, y); }
+/* lanes from `place` on are x's */
+INLINE vec from_place(long place, vec x, float before) {
+    return where((ivec){PLACES} >= (int)place, x, all(before));
+}
+
+/* y where either is NaN */
+INLINE vec larger(vec x, vec y) {
+#if defined(__AVX512F__) /* of a comparison and a choice, compilers make two instructions */
+    return (vec)_mm512_max_ps((__m512)x, (__m512)y);
+#elif defined(__AVX__)
+    return (vec)_mm256_max_ps((__m256)x, (__m256)y);
+#elif defined(__SSE2__)
+    return (vec)_mm_max_ps((__m128)x, (__m128)y);
+#else
+    return where(x > y, x, y);
+#endif
+}
 
 /* memory whose vectors cross no cache line, to be freed; NULL if there is none */
 INLINE float *room(long floats) { return aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64); }
@@ -51,9 +70,28 @@ INLINE float sum_of(vec x) {
 #endif
 }
 
+/* or is NaN */
+INLINE int any_above(vec x, float bound) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)x, (__m512)all(bound), _CMP_NLE_UQ) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_ps((__m256)~(x <= bound)) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128)~(x <= bound)) != 0;
+#else
+    int above = 0;
+    for (int i = 0; i < LANES; i++) above |= !(x[i] <= bound);
+    return above;
+#endif
+}
+
+#define LOG2_E 1.44269504f
+/* added to a number up to 2^22, leaves its whole part, and that with an exponent's bias of 127 in the lowest bits */
+#define ROUNDING (12582912.0f + 127.0f)
+
 /* exp(x) = scale + scale * less_one for |x| up to 88, after Cephes' expf: 2^n, and a polynomial of what is left */
 INLINE void exponential_parts(vec x, vec *scale, vec *less_one) {
-    vec shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f; /* rounded, by adding 1.5 * 2^23 */
+    vec shifted = x * LOG2_E + ROUNDING, whole = shifted - ROUNDING;
     vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     vec y = all(1.9875691500e-4f);
     y = y * rest + 1.3981999507e-3f;
@@ -62,7 +100,7 @@ INLINE void exponential_parts(vec x, vec *scale, vec *less_one) {
     y = y * rest + 1.6666665459e-1f;
     y = y * rest + 5.0000001201e-1f;
     *less_one = y * rest * rest + rest;
-    *scale = (vec)(((uvec)shifted << 23) + 0x3f800000u);
+    *scale = (vec)((uvec)shifted << 23);
 }
 
 /* exp(x) to 2e-7 of itself for |x| up to 88; NaN of NaN */
@@ -83,6 +121,21 @@ INLINE vec exponential_less_one(vec x) {
     exponential_parts(where(x > 88.0f, all(88.0f), x), &scale, &less_one);
     return where(x < -87.0f, all(-1), scale * less_one + (scale - 1.0f));
 }
+
+/* 2^x to 2e-7 of itself for x up to 127, at least 2^-125; NaN of NaN */
+INLINE vec power_of_2(vec x) {
+    x = larger(all(-125), x);
+    vec shifted = x + ROUNDING, rest = x - (shifted - ROUNDING);
+    vec y = all(1.3264727e-3f); /* of the polynomial of this degree, exact at 0, whose greatest relative error is least */
+    y = y * rest + 9.6715128e-3f;
+    y = y * rest + 5.5507337e-2f;
+    y = y * rest + 2.4022242e-1f;
+    y = y * rest + 6.9314698e-1f;
+    y = y * rest + 1.0f;
+    return y * (vec)((uvec)shifted << 23);
+}
+
+INLINE long least(long i, long j) { return i < j ? i : j; }
 
 /*
  * Defines `name`, which lets threads share `count` histories or rows of which name_part does `begin` to `end`. Both

@@ -12,9 +12,9 @@ NUM_ITEMS = 40
 LENGTHS = [1, 37, 2, 19, 3, 37, 16, 4, 20, 20, 5, 33, 2, 1, 8, 30]
 
 
-def built(dtype=torch.float64, embedding_dim=12, **settings):
+def built(dtype=torch.float64, embedding_dim=12, num_heads=3, **settings):
     torch.manual_seed(0)
-    model = GLINTRU(GlintruConfig(embedding_dim=embedding_dim, num_heads=embedding_dim // 4, **settings), NUM_ITEMS)
+    model = GLINTRU(GlintruConfig(embedding_dim=embedding_dim, num_heads=num_heads, **settings), NUM_ITEMS)
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too must matter
             parameter += 0.3 * torch.randn_like(parameter)
@@ -38,16 +38,27 @@ def test_equals_the_last_row_of_the_whole_encoding(positions, kernel_size, scale
         torch.testing.assert_close(model.last_hidden(item_ids, lengths), whole, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("positions", [1, 20, 4096])
-def test_equals_it_by_the_kernel_too(positions, kernels, monkeypatch):
-    monkeypatch.setattr(glintru_by_item, "POSITIONS_AT_ONCE", positions)
-    model, exact = built(torch.float32, embedding_dim=16), built(embedding_dim=16)
-    item_ids, lengths = histories(LENGTHS, 37)
+@pytest.mark.parametrize(("embedding_dim", "num_heads", "kernel_size"), [(16, 1, 3), (64, 4, 1), (48, 1, 4)])
+@pytest.mark.parametrize("lengths", [LENGTHS, [37] * 24, [5] * 60 + [1] * 23])  # 24 histories step together
+def test_equals_it_by_the_kernel_too(lengths, embedding_dim, num_heads, kernel_size, threads, kernels):
+    model = built(torch.float32, embedding_dim, num_heads=num_heads, kernel_size=kernel_size)
+    item_ids, lengths = histories(lengths, 37)
     with torch.no_grad():
         found = model.last_hidden(item_ids, lengths)
-        assert set(kernels) == {"recurrence_forward", "gate_forward"}
-        expected = exact.newest(item_ids, lengths)
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+        assert torch.equal(model.last_hidden(item_ids.int(), lengths.int()), found)
+        assert set(kernels) == {"experts_by_item", "gate_forward"}
+        expected = model.double().newest(item_ids, lengths)
+    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+def test_a_long_history_keeps_its_digits(kernels):
+    model = built(torch.float32, 16, num_heads=1)
+    item_ids, lengths = histories([3000, 257, 1], 3000)
+    with torch.no_grad():
+        found = model.last_hidden(item_ids, lengths)
+        assert "experts_by_item" in kernels
+        expected = model.double().newest(item_ids, lengths)
+    assert (found - expected).abs().max() < 3e-6 * expected.abs().max()
 
 
 def test_equals_it_in_float32_to_a_ten_thousandth():

@@ -1,9 +1,7 @@
-import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from glintru_model.models import gru
 from glintru_model.models.gru import GRU
 
 
@@ -45,18 +43,6 @@ def test_gru_step_equals_the_whole():
     for step in x:
         hidden = gru.step(step, hidden)
     torch.testing.assert_close(hidden, gru(x)[-1])
-
-
-@pytest.mark.parametrize(("compiler", "expected"), [("/usr/bin/gcc", True), (None, False)])
-def test_kernels_need_triton_and_a_compiler_and_their_absence_is_said(compiler, expected, monkeypatch, capsys):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(gru, "find_spec", lambda name: object())
-    monkeypatch.setattr(gru.shutil, "which", lambda name: compiler)
-    monkeypatch.delenv("CC", raising=False)
-    assert gru._has_triton.__wrapped__() is expected
-    assert ("no C compiler" in capsys.readouterr().out) is not expected
-    monkeypatch.setattr(torch.version, "cuda", None)
-    assert gru._has_triton.__wrapped__() is False
 
 
 def test_the_gru_keeps_its_steps_for_a_gradient_alone():

@@ -4,6 +4,8 @@ import torch
 
 from glintru_model.config import GlintruConfig, GlintruRecommender, SasrecConfig, SasrecRecommender
 from glintru_model.errors import DataError
+from glintru_model.models import base, glintru
+from glintru_model.models.glintru import GLINTRU
 from glintru_model.models.registry import build_model
 from glintru_model.models.scorer import ModelScorer, _together, pad_right
 
@@ -16,10 +18,11 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_each_history_is_scored_by_its_newest_items_alone(config):
+def test_each_history_is_scored_by_its_newest_items_alone(config, monkeypatch):
     torch.manual_seed(0)
     model = build_model(config, 12).train()
-    model.cpu_batch_positions = 8  # several batches, in the order of length; one holds two histories
+    # several batches, in the order of length; one holds two histories
+    monkeypatch.setattr(model, "cpu_batch_positions", lambda num_positions: 8)
     flat = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], dtype=np.int32)
     starts, ends = np.array([0, 4, 2, 0, 11]), np.array([12, 7, 3, 6, 12])
     scores = ModelScorer(model).score_histories(flat, starts, ends)
@@ -66,3 +69,16 @@ def test_ranges_are_padded_on_the_right():
     item_ids, lengths = pad_right(np.array([5, 6, 7, 8], dtype=np.int32), np.array([0, 3, 1]), np.array([3, 4, 3]))
     assert item_ids.tolist() == [[5, 6, 7], [8, 0, 0], [6, 7, 0]]
     assert lengths.tolist() == [3, 1, 2]
+
+
+def test_histories_are_encoded_in_large_batches_where_items_repeat(monkeypatch):
+    batches, last_hidden = [], GLINTRU.last_hidden
+    monkeypatch.setattr(
+        GLINTRU, "last_hidden", lambda self, ids, n: batches.append(len(ids)) or last_hidden(self, ids, n)
+    )
+    monkeypatch.setattr(base, "CPU_BATCH_POSITIONS", 12)
+    monkeypatch.setattr(glintru, "CPU_BATCH_POSITIONS_BY_ITEM", 24)
+    flat, starts = np.arange(1, 7, dtype=np.int32), np.zeros(5, dtype=np.int64)
+    for num_items, config in ((24, CONFIGS[0]), (25, CONFIGS[0]), (24, CONFIGS[1])):
+        ModelScorer(build_model(config, num_items)).score_histories(flat, starts, starts + 6)
+    assert batches == [4, 1, 2, 2, 1, 2, 2, 1]

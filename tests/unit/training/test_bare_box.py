@@ -23,7 +23,7 @@ import glintru_model.data, glintru_model.models, glintru_model.training
 
 for package in (glintru_model.data, glintru_model.models, glintru_model.training):
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if module.name != "glintru_model.models.gru_kernels":  # needs triton, which torch brings where there are GPUs
+        if not module.name.endswith("_triton"):  # need that package, which torch brings where there are GPUs
             importlib.import_module(module.name)
 
 import numpy as np

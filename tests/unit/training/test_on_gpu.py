@@ -52,19 +52,36 @@ def loss_of(model, item_ids, lengths, targets):
     return cross_entropy(hidden, model.item_embedding.weight, targets[rows, positions], label_smoothing=0.1)
 
 
-def test_cross_entropy_in_chunks_and_blocks_is_that_of_the_cpu(monkeypatch):
+@pytest.mark.parametrize("has_kernel", [True, False])
+@pytest.mark.parametrize("num_items", [NUM_ITEMS, 2_049, 9_001])  # one block of the kernel, some, some larger ones
+def test_cross_entropy_in_chunks_and_blocks_is_that_of_the_cpu(num_items, has_kernel, monkeypatch):
     monkeypatch.setattr(chunked, "GPU_BLOCK_BYTES", 1_000 * 4)
     monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 48 * 4)  # the last chunk has 16 rows; up to 20 items a block
+    kernels = pytest.importorskip("glintru_model.training.cross_entropy_triton", reason="needs Triton")
+    monkeypatch.setattr(kernels, "_CHUNK_BYTES", 0)  # chunks of 128 rows, and of 128
+    if not has_kernel:
+        monkeypatch.setattr(chunked, "has_kernels", lambda device: False)
     torch.manual_seed(0)
-    exact = [tensor.double().requires_grad_() for tensor in (torch.randn(200, 32), torch.randn(NUM_ITEMS + 1, 32))]
-    found = [tensor.detach().float().cuda().requires_grad_() for tensor in exact]
-    targets = torch.randint(1, NUM_ITEMS + 1, (200,))
-    exact_loss, found_loss = cross_entropy(*exact, targets), cross_entropy(*found, targets.cuda())
-    assert found_loss.item() == pytest.approx(exact_loss.item(), rel=1e-4)
-    for ours, expected in zip(
-        torch.autograd.grad(found_loss, found), torch.autograd.grad(exact_loss, exact), strict=True
-    ):
-        assert relative_error(ours, expected) < 1e-4
+    exact = [tensor.double().requires_grad_() for tensor in (torch.randn(200, 32), torch.randn(num_items + 1, 32))]
+    targets, weights = torch.randint(1, num_items + 1, (200,)), torch.rand(200).double()
+    exact_loss = cross_entropy(*exact, targets, weights, label_smoothing=0.1)
+    exact_gradients = torch.autograd.grad(exact_loss, exact)
+    for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
+        found = [tensor.detach().float().cuda().requires_grad_() for tensor in exact]
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            loss = cross_entropy(*found, targets.cuda(), weights.float().cuda(), label_smoothing=0.1)
+        assert loss.item() == pytest.approx(exact_loss.item(), rel=error)
+        for ours, expected in zip(torch.autograd.grad(loss, found), exact_gradients, strict=True):
+            assert relative_error(ours, expected) < error
+
+
+def test_cross_entropy_takes_logits_of_any_size_and_keeps_what_is_not_a_number():
+    hidden, table = torch.randn(70, 32).cuda(), torch.randn(3_001, 32).cuda()
+    targets = torch.randint(1, 3_001, (70,)).cuda()
+    expected = F.cross_entropy(hidden * 300 @ table[1:].T, targets - 1)
+    torch.testing.assert_close(cross_entropy(hidden * 300, table, targets), expected)
+    table[7] = torch.nan
+    assert cross_entropy(hidden, table, targets).isnan()
 
 
 @pytest.mark.parametrize("name", MODELS)
