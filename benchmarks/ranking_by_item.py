@@ -1,21 +1,27 @@
-"""GLINT-RU's two ways to many histories' newest vectors on one CPU thread: by item, and step by step.
+"""Both models' two ways to many histories' newest vectors on one CPU thread: by item, and step by step.
 
     taskset --cpu-list 0 python -m benchmarks.ranking_by_item
 
 Items are drawn evenly, so that they repeat less than in a log. Prints milliseconds, the best of some that alternate;
-writes benchmarks/results/ranking_by_item.json. `last_hidden` goes by item where there are as many steps as items.
+writes benchmarks/results/ranking_by_item.json. `last_hidden` goes by item where there are as many steps as items
+(GLINT-RU), or twice as many (a part of SASRec's first block).
 """
 
 import argparse
+import math
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.data_at_scale import describe_machine
 from benchmarks.own_training import recommender
 from glintru_model.files import write_json
+from glintru_model.models import sasrec
 from glintru_model.models.registry import build_model
 
 LENGTH, REPETITIONS = 200, 12
@@ -30,18 +36,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    for num_items in NUM_ITEMS:
-        model: Any = build_model(recommender("glintru", LENGTH, 0, "cpu"), num_items).eval()
+    for name, num_items in product(("glintru", "sasrec"), NUM_ITEMS):
+        model: Any = build_model(recommender(name, LENGTH, 0, "cpu"), num_items).eval()
         for batch, length in HISTORIES:
             arguments = torch.randint(1, num_items + 1, (batch, length)), torch.full((batch,), length)
-            rows.append({"items": num_items, "histories": batch, "length": length} | milliseconds(model, arguments))
+            sizes = {"model": name, "items": num_items, "histories": batch, "length": length}
+            rows.append(sizes | milliseconds(model, arguments))
             print(rows[-1])
     write_json(options.output, {"hardware": describe_machine(), "rows": rows})
 
 
 def milliseconds(model: Any, arguments: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
     """Return both ways' best times."""
-    ways = {"by_item": model._newest_by_item, "by_step": model.newest}
+    if isinstance(model, sasrec.SASRec):
+        ways = {way: partial(_newest, model, repeats) for way, repeats in (("by_item", 0.0), ("by_step", math.inf))}
+    else:
+        ways = {"by_item": model._newest_by_item, "by_step": model.newest}
     best = dict.fromkeys(ways, float("inf"))
     with torch.no_grad():
         for _ in range(REPETITIONS):
@@ -50,6 +60,11 @@ def milliseconds(model: Any, arguments: tuple[torch.Tensor, torch.Tensor]) -> di
                 newest(*arguments)
                 best[way] = min(best[way], (time.perf_counter() - begin) * 1e3)
     return best
+
+
+def _newest(model: sasrec.SASRec, repeats: float, *arguments: torch.Tensor) -> torch.Tensor:
+    with patch.object(sasrec, "ITEMS_REPEAT", repeats):
+        return model.newest(*arguments)
 
 
 if __name__ == "__main__":

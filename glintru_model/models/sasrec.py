@@ -174,13 +174,11 @@ class SASRec(SequentialRecommender):
         block = cast(SasrecBlock, self.blocks[0])
         norm, layer = block.attention_norm, block.query_key_value
         weight = layer.weight.T * norm.weight[:, None]
-        rows = self.position_rows(length), self.item_embedding.weight
-        projected = weight.new_empty(1 + length + len(rows[1]), weight.shape[1])
+        positions, items = self.position_rows(length), self.item_embedding.weight
+        projected = weight.new_empty(1 + length + len(items), weight.shape[1])
         projected[0] = F.linear(norm.bias, layer.weight, layer.bias)
-        for row, part, scale in zip(
-            rows, torch.split(projected[1:], [length, len(rows[1])]), (1, self.scale), strict=True
-        ):
-            torch.mm(row - row.mean(1, keepdim=True), weight * scale, out=part)
+        torch.mm(positions - positions.mean(1, keepdim=True), weight, out=projected[1 : 1 + length])
+        torch.mm(items - items.mean(1, keepdim=True), weight * self.scale, out=projected[1 + length :])
         return projected
 
     def _refuse_longer(self, length: int) -> None:
