@@ -4,7 +4,7 @@
 
 Items are drawn evenly, so that they repeat less than in a log. Prints milliseconds, the best of some that alternate;
 writes benchmarks/results/ranking_by_item.json. `last_hidden` goes by item where there are as many steps as items
-(GLINT-RU), or twice as many (a part of SASRec's first block).
+(GLINT-RU), or four times as many (a part of SASRec's first block).
 """
 
 import argparse

@@ -18,7 +18,7 @@ from glintru_model.models.layers import Dropout, linear
 
 NORM_EPSILON = 1e-8
 CPU_BATCH_POSITIONS_BY_KERNEL = 1 << 17  # it takes one history at a time; what items bring is prepared for all
-ITEMS_REPEAT = 2  # as often, on average, before that pays
+ITEMS_REPEAT = 4  # as often, on average, before that pays
 
 
 class SasrecBlock(nn.Module):

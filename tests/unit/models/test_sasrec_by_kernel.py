@@ -26,9 +26,9 @@ def histories(num_items, batch, length):
 @pytest.mark.parametrize(("dim", "num_heads", "num_blocks"), [(16, 1, 1), (64, 2, 2), (48, 3, 3)])
 @pytest.mark.parametrize("items_repeat", [False, True])
 def test_equals_float64(length, dim, num_heads, num_blocks, items_repeat, kernels):
-    num_items = 3 if items_repeat else 4 * length
+    num_items = 3 if items_repeat else 12 * length
     model = built(num_items, dim, num_heads=num_heads, num_blocks=num_blocks)
-    item_ids, lengths = histories(num_items, 6, length)
+    item_ids, lengths = histories(num_items, 12, length)
     assert (item_ids.numel() >= ITEMS_REPEAT * num_items) == items_repeat
     exact = copy.deepcopy(model).double()
     with torch.no_grad():
@@ -41,8 +41,8 @@ def test_equals_float64(length, dim, num_heads, num_blocks, items_repeat, kernel
 
 
 def test_takes_ids_and_weights_however_they_lie_in_memory(kernels):
-    model = built(50)
-    item_ids, lengths = histories(50, 6, 20)
+    model = built(25)
+    item_ids, lengths = histories(25, 6, 20)
     with torch.no_grad():
         expected = model.newest(item_ids, lengths)
         assert torch.equal(model.newest(item_ids.int().T.contiguous().T, lengths), expected)
@@ -105,10 +105,10 @@ def test_embeddings_of_a_large_mean_keep_their_digits(kernels):
     assert kernels == ["transformer"]
 
 
-@pytest.mark.parametrize("num_items", [20, 50])
+@pytest.mark.parametrize("num_items", [12, 50])
 def test_what_is_not_a_number_stays_so_and_where_it_is(num_items, kernels):
     model = built(num_items)
-    item_ids, lengths = histories(num_items - 1, 2, 30)  # of 20 items each repeats, of 50 none
+    item_ids, lengths = histories(num_items - 1, 2, 30)  # of 12 items each is prepared, of 50 none
     item_ids[0, 20] = num_items
     model.item_embedding.weight.data[num_items] = torch.nan
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_what_is_not_a_number_stays_so_and_where_it_is(num_items, kernels):
     assert kernels == ["transformer"] * 2
 
 
-@pytest.mark.parametrize("num_items", [20, 50])
+@pytest.mark.parametrize("num_items", [12, 50])
 def test_scores_of_any_size_neither_overflow_nor_vanish(num_items, kernels):
     model = built(num_items)
     for block in model.blocks:
@@ -137,8 +137,8 @@ def test_scores_of_any_size_neither_overflow_nor_vanish(num_items, kernels):
 
 
 def test_threads_share_the_histories(threads, kernels):
-    model = built(50)
-    item_ids, lengths = histories(50, 7, 20)
+    model = built(25)
+    item_ids, lengths = histories(25, 7, 20)
     with torch.no_grad():
         together = model.newest(item_ids, lengths)
         alone = [model.newest(item_ids[row : row + 1], lengths[row : row + 1]) for row in range(7)]
