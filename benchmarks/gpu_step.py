@@ -1,4 +1,4 @@
-"""A training step on a GPU: which of precision, GRU kernel, `torch.compile` and CUDA graph pay.
+"""A training step on a GPU: which of precision, kernels, `torch.compile` and CUDA graph pay.
 
     python -m benchmarks.gpu_step SEQUENCES --config pipelines/configs/ml-1m.yaml
 

@@ -15,9 +15,9 @@ _MOST_BY_KERNEL = 128  # which keeps the best in order by moving them
 def best_first(scores_BV1: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Take the best items of each row and their scores, (B, K) each.
 
-    Of equal scores, the item that is more frequent in training, whose index is the lower, stands first (on a GPU, which
-    of those at the end are taken is not told). Where fewer are
-    left, the item is `PADDING_ID` and its score minus infinity; what is not a finite number is not taken.
+    Of equal scores, the item that is more frequent in training, whose index is the lower, stands first; where torch
+    takes them, it is not told which of equal ones have the last places. Where fewer are left, the item is `PADDING_ID`
+    and its score minus infinity; what is not a finite number is not taken.
     """
     if 1 <= count <= min(_MOST_BY_KERNEL, scores_BV1.shape[1]) and can_run(scores_BV1):
         scores_BV1 = scores_BV1.contiguous()

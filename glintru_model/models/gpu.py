@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sysconfig
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -21,7 +23,13 @@ def has_kernels(device: torch.device) -> bool:
 def _has_triton() -> bool:
     if torch.version.cuda is None or find_spec("triton") is None:
         return False
-    if any(map(shutil.which, ("gcc", "clang"))) or "CC" in os.environ:  # Triton builds its launcher with it
-        return True
-    say("no C compiler (gcc, clang or CC) is found, which Triton needs: the GPU goes without kernels, which is slower")
-    return False
+    # Triton builds its launcher with them
+    missing = []
+    if not (any(map(shutil.which, ("gcc", "clang"))) or "CC" in os.environ):
+        missing.append("no C compiler (gcc, clang or CC)")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        missing.append("no Python.h")
+    if missing:
+        needs = " and ".join(missing)
+        say(f"{needs} is found, which Triton needs: the GPU goes without kernels, which is slower")
+    return not missing

@@ -25,7 +25,7 @@ def sums_and_gradients(
 
     That by the items takes the place of the zeros in grad_items_VD. hidden_ND and items_VD are float32 or narrower.
     """
-    rows, num_items = len(hidden_ND), len(items_VD)
+    rows, num_items, weights_N = len(hidden_ND), len(items_VD), weights_N.contiguous()
     columns = -(-num_items // _COLUMNS_MULTIPLE) * _COLUMNS_MULTIPLE
     most_rows = _CHUNK_BYTES // hidden_ND.itemsize // columns // _ROWS_MULTIPLE * _ROWS_MULTIPLE
     logits_RV = hidden_ND.new_empty(min(rows, max(most_rows, _FEWEST_ROWS)), columns)[:, :num_items]

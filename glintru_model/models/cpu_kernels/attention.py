@@ -35,18 +35,18 @@ class _SoftmaxAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor) -> Tensor:
         qkv = qkv.contiguous()
         batch, length, _, heads, head_dim = ctx.sizes = qkv.shape
-        out, log_sums = qkv.new_empty(batch, length, heads, head_dim), qkv.new_empty(batch, heads, length)
-        run("softmax_attention_forward", batch, length, heads, head_dim, qkv, out, log_sums)
-        ctx.save_for_backward(qkv, out, log_sums)
+        out, norms = qkv.new_empty(batch, length, heads, head_dim), qkv.new_empty(batch, heads, 2, length)
+        run("softmax_attention_forward", batch, length, heads, head_dim, qkv, out, norms)
+        ctx.save_for_backward(qkv, out, norms)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        qkv, out, log_sums = ctx.saved_tensors
+        qkv, out, norms = ctx.saved_tensors
         batch, length, _, heads, head_dim = ctx.sizes
         grad, grad_qkv = grad.contiguous(), torch.empty_like(qkv)
-        run("softmax_attention_backward", batch, length, heads, head_dim, qkv, out, log_sums, grad, grad_qkv)
+        run("softmax_attention_backward", batch, length, heads, head_dim, qkv, out, norms, grad, grad_qkv)
         return grad_qkv
 
 

@@ -14,7 +14,7 @@ typedef struct {
 } block_weights;
 
 typedef struct {
-    float *x, *qkv, *normed, *attended, *scores, *log_sums;
+    float *x, *qkv, *normed, *attended, *scores, *norms;
 } scratch;
 
 static block_weights unpacked(const float *at, long dim) {
@@ -119,7 +119,7 @@ static void block(long length, long heads, long dim, float epsilon, block_weight
         layer_norm(length, dim, epsilon, w.attention_norm, s.x, s.normed);
         linear(length, dim, wide, s.normed, w.query_key_value, wide, w.bias, NULL, s.qkv, wide);
     }
-    attend(length, heads, dim / heads, s.qkv, s.attended, s.log_sums, s.scores);
+    attend(length, heads, dim / heads, s.qkv, s.attended, s.norms, s.scores);
     finish(length, dim, epsilon, w, s, s.x);
 }
 
@@ -139,7 +139,7 @@ static int transformer_part(long begin, long end, long length, long heads, long 
                             float scale, const float *packed, const float *table, const float *positions,
                             const float *projected, const int64_t *ids, const int64_t *lengths, float *out) {
     long each = packed_size(dim), space = attention_room(length, dim / heads);
-    float *memory = room(length * (6 * dim + heads) + space);
+    float *memory = room(length * (6 * dim + 2 * heads) + space);
     if (!memory) return 1;
     float *qkv = memory + length * dim, *normed = qkv + 3 * length * dim, *attended = normed + length * dim;
     float *scores = attended + length * dim;

@@ -149,9 +149,16 @@ def test_dropout_is_the_same_in_any_number_of_threads_and_another_at_each_call(k
 def test_scores_of_any_size_neither_overflow_nor_vanish(size, head_dim, kernels):
     qkv = torch.randn(2, 40, 3, 2, head_dim)
     qkv[:, :, :2] *= size
-    q, k, v = qkv.transpose(1, 3).unbind(2)
-    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True).transpose(1, 2)
-    torch.testing.assert_close(attention.causal_softmax_attention(qkv), expected.float(), rtol=0, atol=0.02)
+    exact = qkv.double().requires_grad_()
+    q, k, v = exact.transpose(1, 3).unbind(2)
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    found = attention.causal_softmax_attention(qkv.requires_grad_())
+    torch.testing.assert_close(found, expected.float(), rtol=0, atol=0.02)
+    weights = torch.randn(found.shape)
+    [by_value], [exactly] = (
+        torch.autograd.grad((out * weights).sum(), x) for out, x in ((found, qkv), (expected, exact))
+    )
+    torch.testing.assert_close(by_value[:, :, 2], exactly[:, :, 2].float(), rtol=0, atol=0.05)
     assert kernels
 
 
@@ -244,3 +251,19 @@ def test_one_history_takes_one_thread(threads, kernels, monkeypatch):
     for count in (1, 2):
         compiled.run("dropout", count, torch.empty(1 << 20))
     assert taken == [1, threads]
+
+
+def test_a_gate_that_is_full_stays_so_where_subnormal_numbers_are_zero(kernels):
+    gru = GRU(16)
+    with torch.no_grad():
+        gru.weight_hidden.zero_()
+        gru.weight_input.zero_()
+        gru.weight_input[32:].fill_(1.0)
+    try:
+        if not torch.set_flush_denormal(True):
+            pytest.skip("not on this processor")
+        states = gru(torch.full((3, 1, 16), 20.0))
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(states[:, 0, 0], torch.tensor([0.5, 0.75, 0.875]))
+    assert kernels

@@ -56,14 +56,15 @@ def loss_of(model, item_ids, lengths, targets):
 @pytest.mark.parametrize("num_items", [NUM_ITEMS, 2_049, 9_001])  # one block of the kernel, some, some larger ones
 def test_cross_entropy_in_chunks_and_blocks_is_that_of_the_cpu(num_items, has_kernel, monkeypatch):
     monkeypatch.setattr(chunked, "GPU_BLOCK_BYTES", 1_000 * 4)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 48 * 4)  # the last chunk has 16 rows; up to 20 items a block
-    kernels = pytest.importorskip("glintru_model.training.cross_entropy_triton", reason="needs Triton")
-    monkeypatch.setattr(kernels, "_CHUNK_BYTES", 0)  # chunks of 128 rows, and of 128
-    if not has_kernel:
+    monkeypatch.setattr(chunked, "MIN_CHUNK_BYTES", 48 * 4)  # the last chunk has 32 rows; up to 20 items a block
+    if has_kernel:
+        kernels = pytest.importorskip("glintru_model.training.cross_entropy_triton", reason="needs Triton")
+        monkeypatch.setattr(kernels, "_CHUNK_BYTES", 0)  # chunks of 128, 128 and 64 rows
+    else:
         monkeypatch.setattr(chunked, "has_kernels", lambda device: False)
     torch.manual_seed(0)
-    exact = [tensor.double().requires_grad_() for tensor in (torch.randn(200, 32), torch.randn(num_items + 1, 32))]
-    targets, weights = torch.randint(1, num_items + 1, (200,)), torch.rand(200).double()
+    exact = [tensor.double().requires_grad_() for tensor in (torch.randn(300, 32), torch.randn(num_items + 1, 32))]
+    targets, weights = torch.randint(1, num_items + 1, (300,)), torch.rand(300).double()
     exact_loss = cross_entropy(*exact, targets, weights, label_smoothing=0.1)
     exact_gradients = torch.autograd.grad(exact_loss, exact)
     for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
