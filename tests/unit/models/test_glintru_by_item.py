@@ -53,12 +53,12 @@ def test_equals_it_by_the_kernel_too(lengths, embedding_dim, num_heads, kernel_s
 
 def test_a_long_history_keeps_its_digits(kernels):
     model = built(torch.float32, 16, num_heads=1)
-    item_ids, lengths = histories([30_000, 257, 1], 30_000)
+    item_ids, lengths = torch.ones(3, 30_000, dtype=torch.long), torch.tensor([30_000, 257, 1])
     with torch.no_grad():
         found = model.last_hidden(item_ids, lengths)
         assert "experts_by_item" in kernels
         expected = model.double().newest(item_ids, lengths)
-    assert (found - expected).abs().max() < 5e-6 * expected.abs().max()
+    assert (found - expected).abs().max() < 2e-6 * expected.abs().max()
 
 
 def test_equals_it_in_float32_to_a_ten_thousandth():
