@@ -12,6 +12,7 @@ from glintru_model.errors import DataError
 PADDING_ID = 0
 EMBEDDING_STD = 0.02
 CPU_BATCH_POSITIONS = 1 << 13  # whose products a core's cache holds
+GPU_BATCH_POSITIONS = 1 << 18
 
 
 class SequentialRecommender(nn.Module):
@@ -82,9 +83,9 @@ class SequentialRecommender(nn.Module):
         scores_BV1[:, PADDING_ID] = -torch.inf
         return scores_BV1
 
-    def cpu_batch_positions(self, num_positions: int) -> int:
-        """Return how many of so many positions of histories `last_hidden` encodes fastest together on a CPU."""
-        return CPU_BATCH_POSITIONS
+    def batch_positions(self, num_positions: int) -> int:
+        """Return how many of so many positions of histories `last_hidden` encodes fastest together."""
+        return CPU_BATCH_POSITIONS if self.item_embedding.weight.device.type == "cpu" else GPU_BATCH_POSITIONS
 
     def _refuse_bad_input(self, item_ids_BL: Tensor, lengths_B: Tensor) -> None:
         if item_ids_BL.dim() != 2 or lengths_B.shape != item_ids_BL.shape[:1] or not item_ids_BL.numel():

@@ -110,20 +110,20 @@ class GLINTRU(SequentialRecommender):
         more, item by item, in the weights' precision whatever autocast says.
         """
         is_inference = not self.training and not torch.is_grad_enabled()
-        by_item = self._goes_by_item(item_ids_BL.numel()) and item_ids_BL.device.type == "cpu"
-        if not (by_item and is_inference):
+        if not (is_inference and self._goes_by_item(item_ids_BL.numel())):
             return super().last_hidden(item_ids_BL, lengths_B)
         self._refuse_bad_input(item_ids_BL, lengths_B)
         with torch.autocast("cpu", enabled=False):
             return self._newest_by_item(item_ids_BL, lengths_B)
 
-    def cpu_batch_positions(self, num_positions: int) -> int:
+    def batch_positions(self, num_positions: int) -> int:
         """Return how many positions are encoded together: see `SequentialRecommender`."""
         by_item = self._goes_by_item(min(num_positions, CPU_BATCH_POSITIONS_BY_ITEM))
-        return CPU_BATCH_POSITIONS_BY_ITEM if by_item else super().cpu_batch_positions(num_positions)
+        return CPU_BATCH_POSITIONS_BY_ITEM if by_item else super().batch_positions(num_positions)
 
     def _goes_by_item(self, num_positions: int) -> bool:
-        return self.causal and self.config.num_blocks == 1 and num_positions >= self.num_items
+        on_cpu = self.item_embedding.weight.device.type == "cpu"
+        return on_cpu and self.causal and self.config.num_blocks == 1 and num_positions >= self.num_items
 
     def prefixes(self, item_ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Compute hidden_BLD whose row t is the newest vector of the history 0..t, for every t in one pass.

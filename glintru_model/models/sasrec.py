@@ -121,9 +121,9 @@ class SASRec(SequentialRecommender):
         hidden_BD: Tensor = self.norm(cast(SasrecBlock, last).newest(x_BLD, lengths_B))
         return hidden_BD
 
-    def cpu_batch_positions(self, num_positions: int) -> int:
+    def batch_positions(self, num_positions: int) -> int:
         """Return how many positions are encoded together: see `SequentialRecommender`."""
-        return CPU_BATCH_POSITIONS_BY_KERNEL if self.has_kernel() else super().cpu_batch_positions(num_positions)
+        return CPU_BATCH_POSITIONS_BY_KERNEL if self.has_kernel() else super().batch_positions(num_positions)
 
     def position_rows(self, length: int) -> Tensor:
         """Return the embedding of each step's position, (L, D); the kernel takes no other shape."""

@@ -10,8 +10,6 @@ from torch import Tensor
 from glintru_model.errors import DataError
 from glintru_model.models.base import PADDING_ID, SequentialRecommender
 
-GPU_BATCH_POSITIONS = 1 << 18  # that are encoded together
-
 
 class ModelScorer:
     """Scores histories by a model, which it puts into evaluation mode for the time of a call."""
@@ -47,8 +45,7 @@ class ModelScorer:
         model.eval()
         try:
             with torch.no_grad():  # not inference mode: callers mask the scores in place
-                is_cpu = device.type == "cpu"
-                positions = model.cpu_batch_positions(int((ends - starts).sum())) if is_cpu else GPU_BATCH_POSITIONS
+                positions = model.batch_positions(int((ends - starts).sum()))
                 for rows in _together(ends - starts, positions):
                     item_ids_BL, lengths_B = pad_right(item_ids, starts[rows], ends[rows])
                     last_BD = model.last_hidden(item_ids_BL.to(device), lengths_B.to(device))

@@ -122,9 +122,7 @@ def _sums(hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD
     That by the items, which needs each row's sum, takes the place of the zeros in grad_items_VD.
     """
     if hidden_ND.itemsize <= torch.float32.itemsize and has_kernels(hidden_ND.device):
-        from glintru_model.training import cross_entropy_triton  # needs Triton
-
-        return cross_entropy_triton.sums_and_gradients(hidden_ND, items_VD, weights_N1[:, 0], grad_items_VD)
+        return _sums_by_rows(hidden_ND, items_VD, weights_N1, grad_items_VD)
     are_small = _are_small(hidden_ND, items_VD)
     has_kernel = are_small and can_run(hidden_ND, hidden_ND.shape[1])
     if has_kernel and (parts := num_parts(len(hidden_ND), *items_VD.shape)):
@@ -155,6 +153,28 @@ def _sums_in_chunks(
             _add_product(grad_items_BD, exponentials_BR, weighed_RD)  # the last ones are still in the cache
         log_sum_R = sums_SR[dim].log()
         log_sums.append(log_sum_R if shift_R is None else log_sum_R + shift_R)
+    return torch.cat(log_sums), grad_hidden_ND
+
+
+def _sums_by_rows(
+    hidden_ND: Tensor, items_VD: Tensor, weights_N1: Tensor, grad_items_VD: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the same on a GPU, a chunk's logits as rows of all items: what is between the products is a kernel."""
+    from glintru_model.training.cross_entropy_triton import exponentials  # needs Triton
+
+    grad_hidden_ND = torch.empty_like(hidden_ND, dtype=grad_items_VD.dtype)
+    chunk_rows, _ = _sizes(hidden_ND, items_VD)
+    columns = _up_to_multiple(len(items_VD), COLUMNS_MULTIPLE)
+    logits_RV = hidden_ND.new_empty(chunk_rows, columns)[:, : len(items_VD)]
+    log_sums = []
+    for begin in range(0, len(hidden_ND), chunk_rows):
+        rows_R = slice(begin, begin + chunk_rows)
+        hidden_RD = hidden_ND[rows_R]
+        exponentials_RV = torch.mm(hidden_RD, items_VD.T, out=logits_RV[: len(hidden_RD)])
+        log_sum_R, quotient_R = exponentials(exponentials_RV, weights_N1[rows_R, 0].contiguous())
+        log_sums.append(log_sum_R)
+        torch.mul(exponentials_RV @ items_VD, quotient_R[:, None], out=grad_hidden_ND[rows_R])
+        _add_product(grad_items_VD, exponentials_RV.T, (hidden_RD * quotient_R[:, None]).to(hidden_ND.dtype))
     return torch.cat(log_sums), grad_hidden_ND
 
 

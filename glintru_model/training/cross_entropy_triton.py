@@ -1,9 +1,8 @@
-"""The part of cross-entropy over a catalogue that needs all logits, on a GPU.
+"""What stands between cross-entropy's products on a GPU, as one kernel in place of four passes over the logits.
 
-Between its products, of rows with items and of exponentials with either, stands one kernel in place of four passes over
-the logits: a program takes a row's greatest logit, then turns the row into exponentials and sums them.
+A program takes a row's greatest logit, then turns the row into exponentials and sums them.
 
-Shapes: N rows (one a target), R rows of a chunk, D width, V items.
+Shapes: R rows, V items.
 """
 
 import torch
@@ -11,43 +10,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_CHUNK_BYTES = 1 << 29  # of logits, a fraction of a GPU's memory
-_ROWS_MULTIPLE = 64
-_FEWEST_ROWS = 128
-_COLUMNS_MULTIPLE = 8  # a GPU's products are faster where rows of a matrix begin at 16 bytes
 _LARGE_CATALOGUE = 8192
 
 
-def sums_and_gradients(
-    hidden_ND: Tensor, items_VD: Tensor, weights_N: Tensor, grad_items_VD: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return each row's log sum_v exp(h . w_v), (N,), and the gradient of their weighed sum by hidden_ND, float32.
+def exponentials(logits_RV: Tensor, weights_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits into exp(l - the row's greatest), in place.
 
-    That by the items takes the place of the zeros in grad_items_VD. hidden_ND and items_VD are float32 or narrower.
+    Args:
+        logits_RV: float32 or narrower; rows are contiguous.
+        weights_R: contiguous, float32.
+
+    Returns:
+        Each row's log sum_v exp(l_v), and its weight over its sum of what the logits become, (R,) each.
     """
-    rows, num_items, weights_N = len(hidden_ND), len(items_VD), weights_N.contiguous()
-    columns = -(-num_items // _COLUMNS_MULTIPLE) * _COLUMNS_MULTIPLE
-    most_rows = _CHUNK_BYTES // hidden_ND.itemsize // columns // _ROWS_MULTIPLE * _ROWS_MULTIPLE
-    logits_RV = hidden_ND.new_empty(min(rows, max(most_rows, _FEWEST_ROWS)), columns)[:, :num_items]
-    log_sums_N, quotients_N = torch.empty_like(weights_N), torch.empty_like(weights_N)
-    grad_hidden_ND = torch.empty_like(hidden_ND, dtype=torch.float32)
+    log_sums_R, quotients_R = torch.empty_like(weights_R), torch.empty_like(weights_R)
+    rows, num_items = logits_RV.shape
     block = 2048 if num_items <= _LARGE_CATALOGUE else 4096  # columns at once, the faster by measurement
-    for begin in range(0, rows, len(logits_RV)):
-        part = slice(begin, begin + len(logits_RV))
-        hidden_RD, logits_RV = hidden_ND[part], logits_RV[: rows - begin]
-        torch.mm(hidden_RD, items_VD.T, out=logits_RV)
-        results = weights_N[part], log_sums_N[part], quotients_N[part]
-        with torch.cuda.device(logits_RV.device):
-            _exponentials[(len(logits_RV),)](logits_RV, *results, num_items, columns, BLOCK=block, num_warps=8)
-        # weighed probabilities are exponentials * weight / sum; the quotient is left to the narrow factor
-        quotient_R1 = quotients_N[part, None]
-        torch.mul(logits_RV @ items_VD, quotient_R1, out=grad_hidden_ND[part])
-        weighed_RD = (hidden_RD * quotient_R1).to(hidden_ND.dtype)
-        if grad_items_VD.dtype == logits_RV.dtype:
-            grad_items_VD.addmm_(logits_RV.T, weighed_RD)
-        else:
-            grad_items_VD.add_(logits_RV.T @ weighed_RD)
-    return log_sums_N, grad_hidden_ND
+    arguments = logits_RV, weights_R, log_sums_R, quotients_R, num_items, logits_RV.stride(0)
+    with torch.cuda.device(logits_RV.device):
+        _exponentials[(rows,)](*arguments, BLOCK=block, num_warps=8)
+    return log_sums_R, quotients_R
 
 
 @triton.jit(do_not_specialize=["num_items"])

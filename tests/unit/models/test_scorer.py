@@ -22,7 +22,7 @@ def test_each_history_is_scored_by_its_newest_items_alone(config, monkeypatch):
     torch.manual_seed(0)
     model = build_model(config, 12).train()
     # several batches, in the order of length; one holds two histories
-    monkeypatch.setattr(model, "cpu_batch_positions", lambda num_positions: 8)
+    monkeypatch.setattr(model, "batch_positions", lambda num_positions: 8)
     flat = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], dtype=np.int32)
     starts, ends = np.array([0, 4, 2, 0, 11]), np.array([12, 7, 3, 6, 12])
     scores = ModelScorer(model).score_histories(flat, starts, ends)
