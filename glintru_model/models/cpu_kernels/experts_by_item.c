@@ -5,7 +5,7 @@
 
 #include "gru.h"
 
-enum { TOGETHER = 24, CHUNK = 256 }; /* histories: rows of the products of a step; steps that are summed at once */
+enum { TOGETHER = 48, CHUNK = 256 }; /* histories: rows of the products of a step; steps that are summed at once */
 
 typedef struct {
     long length, taps, rows, dim, kept;

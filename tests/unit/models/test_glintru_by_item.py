@@ -39,7 +39,7 @@ def test_equals_the_last_row_of_the_whole_encoding(positions, kernel_size, scale
 
 
 @pytest.mark.parametrize(("embedding_dim", "num_heads", "kernel_size"), [(16, 1, 3), (64, 4, 1), (48, 1, 4)])
-@pytest.mark.parametrize("lengths", [LENGTHS, [37] * 24, [5] * 60 + [1] * 23])  # 24 histories step together
+@pytest.mark.parametrize("lengths", [LENGTHS, [37] * 48, [5] * 60 + [1] * 40])  # 48 histories step together
 def test_equals_it_by_the_kernel_too(lengths, embedding_dim, num_heads, kernel_size, threads, kernels):
     model = built(torch.float32, embedding_dim, num_heads=num_heads, kernel_size=kernel_size)
     item_ids, lengths = histories(lengths, 37)
